@@ -1,0 +1,5 @@
+"""`python -m izograf`."""
+
+from izograf.cli.main import main
+
+main()

@@ -1,0 +1,36 @@
+"""From a model's name or path to a generator ready to sample."""
+
+from __future__ import annotations
+
+from izograf.checkpoints.files import read_weights
+from izograf.core.devices import Placement, choose_placement
+from izograf.core.types import Generator
+from izograf.generators.registry import FAMILIES
+from izograf.schema.card import ModelCard
+from izograf.schema.errors import InvalidInput
+from izograf.schema.library import find_model, read_card
+
+
+def load_generator(
+    name: str, *, device: str = "auto", precision: str = "auto"
+) -> tuple[Generator, Placement]:
+    """The generator called `name` (or in the folder `name`), and where it computes.
+
+    Raises:
+        NotFound, CardError, UnsafeFile, InvalidInput: see `find_model`, `read_weights`,
+            `choose_placement`; also a model that does not generate pictures.
+    """
+    folder = find_model(name)
+    card = read_card(folder)
+    if card.family not in FAMILIES:
+        raise InvalidInput(
+            f"{card.name} is a {card.family} model, which generates no pictures: choose another."
+        )
+    placement = choose_placement(device, precision, width=network_width(card))
+    return FAMILIES[card.family](card, read_weights(folder, card), placement), placement
+
+
+def network_width(card: ModelCard) -> int:
+    """The width that decides whether bfloat16 pays off; 128 where the card does not say."""
+    width = card.network.get("config", {}).get("width", 128)
+    return width if isinstance(width, int) else 128

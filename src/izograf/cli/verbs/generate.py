@@ -1,0 +1,284 @@
+"""`izograf generate`, `izograf sheet` and `izograf verify`: pictures from a trained model."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from izograf.cli.app import app
+from izograf.cli.arguments import Device, Json, Precision
+from izograf.schema.errors import InvalidInput, IzografError
+from izograf.schema.request import GenerationRequest
+
+if TYPE_CHECKING:
+    from izograf.schema.card import ModelCard
+    from izograf.schema.options import OptionValue
+
+IMAGE_SUFFIXES = (".png",)
+OTHER_SUFFIXES = (".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+DEFAULT_MODEL = "scenes"
+SHEET_COLUMNS = 8
+
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="A name of `izograf models`, or a folder.")
+]
+Steps = Annotated[
+    int | None, typer.Option("--num-inference-steps", "--steps", help="Denoising steps.")
+]
+Guidance = Annotated[
+    float | None, typer.Option("--guidance-scale", "--guidance", help="Strength of the condition.")
+]
+Sampler = Annotated[str | None, typer.Option("--sampler", help="The numerical method.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="name=value, any other option of the model's card."),
+]
+
+
+@app.command()
+def generate(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A .png file for one picture, else a folder.")
+    ],
+    model: Model = DEFAULT_MODEL,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", "-c", help="English or Russian; may be repeated. Default: all."),
+    ] = None,
+    num_images: Annotated[int, typer.Option("--num-images", "-n", help="Per class.")] = 1,
+    seed: Annotated[int, typer.Option(help="Picture i has seed SEED + i.")] = 0,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    sampler: Sampler = None,
+    options: Options = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Generate pictures: same request, same machine, same pixels."""
+    from izograf.schema.library import find_model, read_card
+
+    given = given_options(steps, guidance, sampler, options)
+    card = read_card(find_model(model))
+    requests = [
+        GenerationRequest(model, condition, num_images, seed, given)
+        for condition in _conditions(card, classes)
+    ]
+    _generate(card, requests, output, device, precision, overwrite=overwrite, as_json=as_json)
+
+
+def _generate(
+    card: ModelCard,
+    requests: list[GenerationRequest],
+    output: Path,
+    device: str,
+    precision: str,
+    *,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    from izograf.checkpoints.load import load_generator
+    from izograf.cli.progress import counting_progress
+    from izograf.core.devices import configure_threads, fingerprint
+    from izograf.generators.render import render, resolve_request, save_png
+
+    requests = [resolve_request(card, request) for request in requests]
+    paths = _paths(output, requests)
+    taken = [path for named in paths for path in named.values() if path.exists()]
+    if taken and not overwrite:
+        raise InvalidInput(
+            f"{taken[0]} exists already ({len(taken)} of the files to write do): add --overwrite, "
+            "or choose another --output."
+        )
+    configure_threads()
+    generator, placement = load_generator(requests[0].model, device=device, precision=precision)
+    environment = fingerprint(placement)
+    total = sum(request.num_images for request in requests)
+    start, written = time.perf_counter(), []
+    with counting_progress("generating") as progress:
+        progress(0, total)
+        for request, named in zip(requests, paths, strict=True):
+            for picture in render(generator, request, environment):
+                save_png(named[picture.seed], picture)
+                written.append(_described(named[picture.seed], request, picture.record))
+                progress(len(written), total)
+    seconds = time.perf_counter() - start
+    if as_json:
+        typer.echo(json.dumps(written, ensure_ascii=False, indent=1))
+        return
+    for item in written:
+        typer.echo(item["path"])
+    typer.echo(
+        f"{total} pictures in {seconds:.1f} s on {placement.device} ({placement.precision}).",
+        err=True,
+    )
+
+
+@app.command()
+def sheet(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")] = Path(
+        "out/sheet.png"
+    ),
+    model: Model = DEFAULT_MODEL,
+    columns: Annotated[
+        int, typer.Option(min=1, max=64, help="Pictures per class.")
+    ] = SHEET_COLUMNS,
+    scale: Annotated[int, typer.Option(min=1, max=16, help="Enlargement, without blur.")] = 2,
+    seed: Annotated[int, typer.Option(help="Seed of the first column.")] = 0,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    sampler: Sampler = None,
+    options: Options = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Draw one sheet with a row of pictures for every class of a model."""
+    import torch
+
+    from izograf.checkpoints.load import load_generator
+    from izograf.cli.progress import counting_progress
+    from izograf.core.devices import configure_threads, fingerprint
+    from izograf.generators.render import render, resolve_request, save_sheet
+    from izograf.schema.labels import both_languages
+    from izograf.schema.library import find_model, read_card
+
+    card = read_card(find_model(model))
+    given = given_options(steps, guidance, sampler, options)
+    requests = [
+        resolve_request(card, GenerationRequest(model, condition, columns, seed, given))
+        for condition in _conditions(card, None)
+    ]
+    configure_threads()
+    start = time.perf_counter()
+    generator, placement = load_generator(model, device=device, precision=precision)
+    environment = fingerprint(placement)
+    pictures = []
+    with counting_progress("generating") as progress:
+        for request in requests:
+            pictures += [p.pixels for p in render(generator, request, environment)]
+            progress(len(pictures), columns * len(requests))
+    labels = [both_languages(label) for label in card.classes]
+    save_sheet(output, torch.stack(pictures), columns=columns, row_labels=labels, scale=scale)
+    typer.echo(
+        f"{len(pictures)} pictures in {time.perf_counter() - start:.1f} s "
+        f"on {placement.device} ({placement.precision}).",
+        err=True,
+    )
+    typer.echo(str(output.absolute()))
+
+
+@app.command()
+def verify(
+    picture: Annotated[Path, typer.Argument(help="A PNG made by izograf.")],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Where the model lies now, if it moved.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a picture again from its own metadata: bit-exact, close, or cannot."""
+    from izograf.core.devices import configure_threads
+    from izograf.generators.render import read_png
+
+    configure_threads()
+    pixels, record = read_png(picture)
+    try:
+        result = _verified(pixels, record, model)
+    except IzografError as error:
+        result = {"verdict": "cannot", "remarks": [str(error)]}
+    if as_json:
+        typer.echo(json.dumps([{"path": str(picture), **result}], ensure_ascii=False, indent=1))
+    else:
+        psnr = result.get("psnr")
+        decibels = f" (PSNR {psnr:.1f} dB)" if psnr is not None else ""
+        remarks = "".join(f"\n  {remark}" for remark in result["remarks"])
+        because = ", because" if result["verdict"] == "cannot" else ""
+        typer.echo(f"{picture}: {result['verdict']}{decibels}{because}{remarks}")
+    if result["verdict"] in ("cannot", "different"):
+        raise typer.Exit(1)
+
+
+def _verified(pixels: Any, record: Any, model: str | None) -> dict[str, Any]:
+    import math
+
+    from izograf.checkpoints.load import load_generator
+    from izograf.core.devices import fingerprint
+    from izograf.generators.render import verify as compare
+    from izograf.schema.library import find_model, read_card
+
+    name = model or str(record["request"]["model"])
+    card = read_card(find_model(name))
+    if card.fingerprint != record["model_sha256"]:
+        raise InvalidInput(
+            f"the model {name} has other weights now than when the picture was made "
+            f"(sha256 {record['model_sha256'][:12]}... was expected)."
+        )
+    precision = str(record["environment"].get("precision", "auto"))
+    generator, placement = load_generator(name, precision=precision)
+    result = compare(pixels, record, generator, fingerprint(placement))
+    psnr = None if math.isinf(result.psnr) else round(result.psnr, 2)
+    return {"verdict": result.verdict, "psnr": psnr, "remarks": list(result.remarks)}
+
+
+def given_options(
+    steps: int | None, guidance: float | None, sampler: str | None, options: list[str] | None
+) -> dict[str, OptionValue]:
+    named: dict[str, OptionValue | None] = {
+        "num_inference_steps": steps,
+        "guidance_scale": guidance,
+        "sampler": sampler,
+    }
+    given = {name: value for name, value in named.items() if value is not None}
+    for option in options or ():
+        name, separator, value = option.partition("=")
+        if not separator:
+            raise InvalidInput(f"--option takes name=value, got {option!r}.")
+        given[name.strip()] = value.strip()
+    return given
+
+
+def _conditions(card: ModelCard, classes: list[str] | None) -> list[dict[str, str]]:
+    """One condition per class asked for, each class once; all of the model's by default."""
+    from izograf.schema.labels import resolve_class
+
+    if not card.classes and not classes:
+        return [{"type": "none"}]
+    if not card.classes:
+        raise InvalidInput(f"{card.name} has no classes: leave out --class.")
+    asked = classes or [label.name for label in card.classes]
+    names = [card.classes[resolve_class(text, card.classes)].name for text in asked]
+    return [{"type": "class", "class": name} for name in dict.fromkeys(names)]
+
+
+def _paths(output: Path, requests: list[GenerationRequest]) -> list[dict[int, Path]]:
+    """Where each seed's picture of each request goes."""
+    suffix = output.suffix.lower()
+    if suffix in OTHER_SUFFIXES:
+        raise InvalidInput(
+            f"Pictures are written as PNG, which keeps how they were made: use {output.stem}.png."
+        )
+    total = sum(request.num_images for request in requests)
+    if suffix in IMAGE_SUFFIXES:
+        if total == 1:
+            return [{requests[0].seed: output}]
+        raise InvalidInput(f"{output} is one file, but {total} pictures were asked: give a folder.")
+    if output.is_file():
+        raise InvalidInput(f"{output} is a file, and {total} pictures need a folder.")
+    return [
+        {seed: output / f"{request.label}-{seed}.png" for seed in request.seeds}
+        for request in requests
+    ]
+
+
+def _described(path: Path, request: GenerationRequest, record: Any) -> dict[str, Any]:
+    return {
+        "path": str(path),
+        "model": request.model,
+        "condition": dict(request.condition),
+        "seed": record["seed"],
+        "pixels_sha256": record["pixels_sha256"],
+    }

@@ -1,0 +1,227 @@
+"""`izograf train`: from a folder of photographs to a model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from izograf.cli.app import app
+from izograf.cli.arguments import Data, Device, Precision, parse_count
+from izograf.schema.errors import InvalidInput, MissingExtra
+
+if TYPE_CHECKING:
+    from izograf.recipes.registry import Hyperparameters, RunRequest
+
+RECOMMENDED = "diffusion-unet"
+WHY = (
+    "the best pictures and class agreement of the recipes here; choose dcgan when one fast pass "
+    "per picture matters more"
+)
+STOPPED = 130
+
+
+@app.command()
+def train(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder of the run; must be new, or use --resume.")],
+    recipe: Annotated[
+        str | None, typer.Argument(help="See `izograf recipes`; default: the recommended one.")
+    ] = None,
+    image_size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 64,
+    images: Annotated[
+        str | None, typer.Option(help="Train until this many images were seen (2M, 500k).")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on exactly where it stopped.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model; default: of the folder.")
+    ] = None,
+    licence: Annotated[
+        str, typer.Option(help="Licence of the data, as its source states it; goes on the card.")
+    ] = "not stated",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="name=value, changes a field of the network's config."),
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
+    accumulation: Annotated[
+        int | None, typer.Option(help="Parts a batch is split into to save memory.")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw, adam or sgd.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="L2 regularisation.")] = None,
+    l1: Annotated[float | None, typer.Option(help="L1 regularisation.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Dropout of the network.")] = None,
+    gradient_clip: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
+    warmup: Annotated[float | None, typer.Option(help="Share of the run with rising rate.")] = None,
+    decay: Annotated[str | None, typer.Option(help="none, cosine or linear.")] = None,
+    ema_share: Annotated[
+        float | None, typer.Option(help="Half-life of the weight average / images seen.")
+    ] = None,
+    class_dropout: Annotated[
+        float | None, typer.Option(help="Share of images trained without their class.")
+    ] = None,
+    flip: Annotated[bool | None, typer.Option(help="Mirror images at random.")] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Stop after this many evaluations without improvement; 0: never."),
+    ] = None,
+    evaluate_every: Annotated[str | None, typer.Option(help="Images between evaluations.")] = None,
+    checkpoint_every: Annotated[
+        str | None, typer.Option(help="Images between checkpoints.")
+    ] = None,
+    sample_every: Annotated[str | None, typer.Option(help="Images between sample sheets.")] = None,
+    log_every: Annotated[str | None, typer.Option(help="Images between log lines.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    strict: Annotated[bool, typer.Option("--strict", help="A skipped file is an error.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also log for TensorBoard (an extra).")
+    ] = False,
+) -> None:
+    """Train a model on your pictures; Ctrl-C saves, --resume goes on exactly.
+
+    With no recipe the recommended one is taken.
+    """
+    from izograf.recipes.registry import Hyperparameters
+
+    if recipe is None:
+        recipe = RECOMMENDED
+        typer.echo(f"No recipe named: taking {RECOMMENDED}, {WHY}.", err=True)
+    all_settings = [*(settings or ()), *([f"dropout={dropout}"] if dropout is not None else ())]
+    hyperparameters = Hyperparameters(
+        images=parse_count(images) if images is not None else None,
+        batch_size=_positive("--batch-size", batch_size),
+        accumulation=_positive("--accumulation", accumulation),
+        optimizer=_one_of("--optimizer", optimizer, ("adamw", "adam", "sgd")),
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        l1=l1,
+        gradient_clip=gradient_clip,
+        warmup=_share("--warmup", warmup),
+        decay=_one_of("--decay", decay, ("none", "cosine", "linear")),
+        ema_share=_share("--ema-share", ema_share),
+        class_dropout=_share("--class-dropout", class_dropout),
+        flip=flip,
+        patience=patience,
+        evaluate_every=parse_count(evaluate_every) if evaluate_every else None,
+        checkpoint_every=parse_count(checkpoint_every) if checkpoint_every else None,
+        sample_every=parse_count(sample_every) if sample_every else None,
+        log_every=parse_count(log_every) if log_every else None,
+        seed=seed,
+        device=device,
+        precision=precision,
+        settings=tuple(all_settings),
+    )
+    asked = {
+        "recipe": recipe,
+        "data": [str(path.absolute()) for path in data],
+        "image_size": image_size,
+        "name": name or out.name,
+        "licence": licence,
+        "hyperparameters": hyperparameters.to_json(),
+    }
+    _run(recipe, asked, data, hyperparameters, out, resume=resume, strict=strict, board=tensorboard)
+
+
+def _run(
+    recipe: str,
+    asked: dict[str, Any],
+    data: list[Path],
+    hyperparameters: Hyperparameters,
+    out: Path,
+    *,
+    resume: bool,
+    strict: bool,
+    board: bool,
+) -> None:
+    from izograf.cli.progress import training_progress
+    from izograf.core.devices import configure_threads
+    from izograf.recipes.registry import RECIPES
+    from izograf.training.run import check_folder, execute
+
+    configure_threads()
+    build = RECIPES[recipe].build
+    check_folder(out, asked, resume=resume)  # before the minutes that reading data may take
+    request = read_request(asked, data, hyperparameters, strict=strict)
+    job = build(request)
+    placement = job.placement
+    typer.echo(f"Training {recipe} on {placement.device} in {placement.precision}.", err=True)
+    with training_progress(job.training.images) as on_progress:
+        reason = execute(
+            job,
+            out,
+            asked=asked,
+            resume=resume,
+            on_progress=on_progress,
+            scalars=_tensorboard(out) if board else None,
+        )
+    typer.echo(f"Finished ({reason}). The model is {out}; try: izograf generate --model {out}")
+    if reason == "stopped by a signal":
+        typer.echo("To go on exactly here, run the same command with --resume.", err=True)
+        raise typer.Exit(STOPPED)
+
+
+def read_request(
+    asked: dict[str, Any], data: list[Path], hyperparameters: Hyperparameters, *, strict: bool
+) -> RunRequest:
+    """Both splits of the data, read with a progress bar, and what was asked of the run."""
+    from izograf.cli.progress import counting_progress
+    from izograf.core.devices import cache_folder
+    from izograf.data.dataset import load_images
+    from izograf.recipes.registry import RunRequest
+    from izograf.schema.errors import DataError
+
+    cache = cache_folder() / "data"
+    with counting_progress("reading pictures") as on_progress:
+        train = load_images(
+            data, asked["image_size"], split="train", strict=strict, cache_dir=cache,
+            on_progress=on_progress,
+        )  # fmt: skip
+        try:
+            held_out = load_images(
+                data, asked["image_size"], split="test", strict=strict, cache_dir=cache,
+                on_progress=on_progress,
+            )  # fmt: skip
+        except DataError:
+            held_out = replace(
+                train, images=train.images[:0], class_ids=train.class_ids[:0], names=()
+            )
+    for line in (train.report.summary(), *train.report.warnings):
+        typer.echo(line, err=True)
+    return RunRequest(asked["name"], train, held_out, asked["licence"], hyperparameters)
+
+
+def _tensorboard(out: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MissingExtra(
+            "--tensorboard needs an extra: pip install 'izograf[tensorboard]'."
+        ) from None
+    return SummaryWriter(str(out / "tensorboard"))
+
+
+def _positive(option: str, value: int | None) -> int | None:
+    if value is not None and not 1 <= value <= 1_000_000:
+        raise InvalidInput(f"{option} must be from 1 to 1,000,000, got {value}.")
+    return value
+
+
+def _share(option: str, value: float | None) -> float | None:
+    if value is not None and not 0 <= value < 1:
+        raise InvalidInput(f"{option} must be from 0 to below 1, got {value}.")
+    return value
+
+
+def _one_of(option: str, value: str | None, known: tuple[str, ...]) -> Any:
+    if value is not None and value not in known:
+        raise InvalidInput(
+            f"{option} must be {', '.join(known[:-1])} or {known[-1]}, got {value!r}."
+        )
+    return value

@@ -1,0 +1,170 @@
+"""The vocabulary every layer shares. Shapes: B images, C channels, H x W pixels.
+
+Images are float32 [B,3,H,W] in [-1,1]; `sigma` is a noise standard deviation in data units, [B].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from izograf.schema.card import ModelCard
+from izograf.schema.options import OptionValue
+
+DROPPED = -1  # the class id that stands for "no class"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the images are conditioned on; every tensor has leading B, `None` = unconditioned.
+
+    Attributes:
+        class_ids: int64 [B]; -1 marks an image whose class is dropped.
+        text: float [B,L,D], encoded prompt tokens.
+        attributes: float [B,A].
+        image: float32 [B,3,h,w] in [-1,1], the picture to start from or to restore.
+        mask: float32 [B,1,h,w] in [0,1], 1 where the picture is to be kept.
+    """
+
+    class_ids: Tensor | None = None
+    text: Tensor | None = None
+    attributes: Tensor | None = None
+    image: Tensor | None = None
+    mask: Tensor | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Condition:
+        """The condition with `function` applied to every tensor present."""
+        present = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Condition(**{k: None if v is None else function(v) for k, v in present.items()})
+
+    def to(self, device: torch.device | str) -> Condition:
+        return self.map(lambda tensor: tensor.to(device))
+
+    def __getitem__(self, index: slice) -> Condition:
+        return self.map(lambda tensor: tensor[index])
+
+    def to_null(self) -> Condition:
+        """The unconditional counterpart for classifier-free guidance (Ho & Salimans 2022).
+
+        Class, text and attributes are dropped; a picture and its mask stay: they are the task.
+        """
+        dropped = None if self.class_ids is None else torch.full_like(self.class_ids, DROPPED)
+        return replace(self, class_ids=dropped, text=None, attributes=None)
+
+    def repeat_with(self, other: Condition) -> Condition:
+        """Both conditions along the batch axis, for one evaluation instead of two.
+
+        Both must carry the same kinds of tensors.
+        """
+        joined: dict[str, Tensor | None] = {}
+        for f in fields(self):
+            first, second = getattr(self, f.name), getattr(other, f.name)
+            if (first is None) != (second is None):
+                raise ValueError(f"only one of the two conditions has {f.name}")
+            joined[f.name] = None if first is None else torch.cat([first, second])
+        return Condition(**joined)
+
+
+@dataclass(frozen=True)
+class Cond:
+    """What a network sees: a vector [B,D], tokens [B,L,D], maps [B,C,h,w]; any may be absent."""
+
+    vector: Tensor | None = None
+    tokens: Tensor | None = None
+    spatial: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training images, float32 [B,3,H,W] in [-1,1], and their condition."""
+
+    image: Tensor
+    condition: Condition
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, index: slice) -> Batch:
+        return Batch(self.image[index], self.condition[index])
+
+
+class OnStep(Protocol):
+    """Called after each sampling step with (step, num_steps, preview [B,3,H,W] in [-1,1]).
+
+    Raising `Cancelled` stops the sampling at once.
+    """
+
+    def __call__(self, step: int, num_steps: int, preview: Tensor, /) -> None: ...
+
+
+def ignore(step: int, num_steps: int, preview: Tensor, /) -> None:
+    """The step callback that does nothing."""
+
+
+class NoiseSource(Protocol):
+    """Fresh standard normal noise [B,C,H,W] at each call; image i draws from its own stream."""
+
+    def __call__(self) -> Tensor: ...
+
+
+Denoise = Callable[[Tensor, Tensor, Condition], Tensor]
+"""(x [B,C,H,W], sigma [B], condition) -> the expected clean image x0 [B,C,H,W]."""
+
+Sampler = Callable[[Denoise, Tensor, Tensor, Condition, NoiseSource, OnStep], Tensor]
+"""(denoise, x at sigmas[0], sigmas [N+1] decreasing, condition, noise, on_step) -> x at the end."""
+
+Guidance = Callable[[Denoise], Denoise]
+
+
+class Generator(Protocol):
+    """A trained model ready to sample; the same interface for every family."""
+
+    card: ModelCard
+
+    def sample(
+        self,
+        condition: Condition,
+        seeds: Sequence[int],
+        *,
+        options: Mapping[str, OptionValue] = ...,
+        on_step: OnStep = ignore,
+    ) -> Tensor:
+        """Float32 [B,3,H,W] in [-1,1] on the CPU, B == len(seeds)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One optimisation step of an objective: the loss, whose optimiser, and how often.
+
+    `loss(batch, rng)` returns the scalar to minimise and named scalars to log. `every = n` runs
+    the phase at every n-th step (lazy regularisation).
+    """
+
+    name: str
+    optimizer: str
+    loss: Callable[[Batch, torch.Generator], tuple[Tensor, Mapping[str, Tensor]]]
+    every: int = 1
+
+
+class Objective(Protocol):
+    """What a family minimises: its modules, optimisers and phases.
+
+    `modules` is everything checkpointed; `averaged` names those whose moving average is served.
+    """
+
+    modules: nn.ModuleDict
+    averaged: Sequence[str]
+
+    def optimizers(self) -> Mapping[str, Optimizer]: ...
+
+    def phases(self) -> Sequence[Phase]: ...
+
+    def after_step(self, images_seen: int, stats: Mapping[str, Tensor]) -> None:
+        """Adapts whatever the statistics of the step should adapt (augmentation strength, ...)."""
+        ...

@@ -1,0 +1,159 @@
+"""Measuring a generator: samples in the data's class proportions, distances, class agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from izograf.core.pixels import to_uint8
+from izograf.core.rng import derive_seed
+from izograf.core.types import Condition, Generator
+from izograf.data.dataset import ImageSet
+from izograf.metrics.agreement import class_agreement
+from izograf.metrics.evaluate import STANDARD_METRICS, evaluate_samples
+from izograf.metrics.extractors import open_extractor
+from izograf.metrics.judge import JudgeExtractor, open_judge
+from izograf.metrics.registry import ExtractorSource, FeatureExtractor
+from izograf.metrics.score import Score
+from izograf.models.classifier import build_classifier
+from izograf.schema.card import ModelCard
+from izograf.schema.errors import DataError
+from izograf.schema.labels import ClassLabel
+from izograf.schema.options import OptionValue
+
+NETWORKS = {"classifier": build_classifier}
+SAMPLING_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one evaluation found.
+
+    Attributes:
+        scores: distances between samples and real pictures.
+        agreement: the judge's verdict (`metrics.agreement`), or None without a fitting judge.
+        real_agreement: the same judge on the held-out real pictures: the best one can expect.
+    """
+
+    scores: tuple[Score, ...]
+    agreement: Mapping[str, Any] | None
+    real_agreement: Mapping[str, Any] | None
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Entries for a card's `metrics`."""
+        entries = [score.to_json() | {"relative": score.relative} for score in self.scores]
+        if self.agreement is not None and self.real_agreement is not None:
+            held_out = self.real_agreement["value"]
+            entries.append({**self.agreement, "held_out_real": held_out})
+        return entries
+
+
+def match_classes(card: ModelCard, data: ImageSet) -> Tensor:
+    """For each class of `data`, the model's index of the same class, int64 [K].
+
+    Raises:
+        DataError: a class of the data is unknown to the model, or pictures are unlabelled.
+    """
+    index = {label.name: i for i, label in enumerate(card.classes)}
+    unknown = [label.name for label in data.classes if label.name not in index]
+    if unknown:
+        raise DataError(
+            f"{card.name} does not know these classes of the data: {', '.join(unknown)}. "
+            "Evaluate it on data with the classes it was trained on."
+        )
+    return torch.tensor([index[label.name] for label in data.classes], dtype=torch.int64)
+
+
+def asked_classes(card: ModelCard, data: ImageSet, count: int) -> Tensor | None:
+    """Model class ids for `count` samples in the proportions of the data; None if unconditional.
+
+    The j-th sample takes the class at the j-th of `count` equal steps through the sorted labels.
+    """
+    if not card.classes:
+        return None
+    labelled = data.class_ids[data.class_ids >= 0]
+    if len(labelled) == 0:
+        raise DataError("The data has no classes, and this model is asked by class.")
+    ordered = labelled.sort().values
+    steps = (torch.arange(count) * len(ordered)) // count
+    return match_classes(card, data)[ordered[steps]]
+
+
+def sample_many(
+    generator: Generator,
+    class_ids: Tensor | None,
+    count: int,
+    *,
+    seed: int,
+    options: Mapping[str, OptionValue],
+    on_progress: Callable[[int, int], None],
+) -> Tensor:
+    """`count` samples, uint8 [N,3,H,W]; sample i has a seed derived from `seed` and i."""
+    pictures = []
+    for start in range(0, count, SAMPLING_BATCH):
+        stop = min(count, start + SAMPLING_BATCH)
+        seeds = [derive_seed(seed, "evaluation", index) for index in range(start, stop)]
+        ids = None if class_ids is None else class_ids[start:stop]
+        images = generator.sample(Condition(class_ids=ids), seeds, options=options)
+        pictures.append(to_uint8(images))
+        on_progress(stop, count)
+    return torch.cat(pictures)
+
+
+def judge_in(folder: Path) -> JudgeExtractor:
+    """The classifier model in `folder`, as a judge."""
+    judge = open_judge(ExtractorSource(weights=folder, networks=NETWORKS))
+    assert isinstance(judge, JudgeExtractor)
+    return judge
+
+
+def fitting_judge(folder: Path, classes: tuple[ClassLabel, ...]) -> JudgeExtractor | None:
+    """The judge in `folder` if it knows exactly these classes."""
+    judge = judge_in(folder)
+    same = set(judge.classes) == {label.name for label in classes}
+    return judge if same and classes else None
+
+
+def extractor_for(extractor_id: str, weights: Path | None, judge_folder: Path) -> FeatureExtractor:
+    """The extractor asked for; `judge` without weights is the bundled one."""
+    path = judge_folder if extractor_id == "judge" and weights is None else weights
+    return open_extractor(extractor_id, path, networks=NETWORKS)
+
+
+def evaluate(
+    card: ModelCard,
+    samples: Tensor,
+    asked: Tensor | None,
+    train: ImageSet,
+    held_out: ImageSet,
+    extractor: FeatureExtractor,
+    judge: JudgeExtractor | None,
+    *,
+    seed: int,
+) -> Evaluation:
+    """Scores of samples uint8 [N,3,H,W] asked with class ids [N] (of the card's classes)."""
+    scores = evaluate_samples(
+        samples,
+        train.images,
+        held_out.images,
+        extractor,
+        split=f"{train.name}-{card.image_size}/{train.split}",
+        resize=train.resize,
+        seed=seed,
+        metrics=STANDARD_METRICS,
+    )
+    if judge is None or asked is None:
+        return Evaluation(scores, None, None)
+    names = [label.name for label in card.classes]
+    to_judge = torch.tensor([judge.classes.index(name) for name in names])
+    agreement = class_agreement(judge.logits(samples), to_judge[asked])
+    labelled = held_out.class_ids >= 0
+    truth = to_judge[match_classes(card, held_out)[held_out.class_ids[labelled]]]
+    real = class_agreement(judge.logits(held_out.images[labelled]), truth)
+    named = {judge.classes[int(k)]: v for k, v in agreement["per_class"].items()}
+    return Evaluation(scores, {**agreement, "per_class": named, "judge_sha256": judge.sha256}, real)

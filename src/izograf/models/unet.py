@@ -1,0 +1,196 @@
+"""The denoising U-Net: ResNet blocks with adaptive group norm and attention at low resolution.
+
+After Ho et al. 2020 (DDPM) and Dhariwal & Nichol 2021 (ADM): scale-and-shift conditioning of the
+second norm, zero-initialised residual branches. The optional pixel-unshuffle stem (Shi et al.
+2016) trades channels for resolution at both ends, which on a CPU is worth a factor of ten.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from izograf.core.types import Cond
+from izograf.models.conditioning import ClassEncoder, Conditioned
+from izograf.models.layers import (
+    Activation,
+    NoiseLevelEmbedding,
+    SelfAttention,
+    activation,
+    num_groups,
+    zeroed,
+)
+from izograf.models.registry import NETWORKS, NetworkType
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Shape of the U-Net.
+
+    Attributes:
+        image_size: H = W of the input; divisible by patch_size * 2^(levels - 1).
+        channels: of input and output.
+        num_classes: 0 for an unconditional network.
+        patch_size: pixel-unshuffle factor of the stem, 1 for none.
+        width: channels of the first level.
+        multipliers: channels of each level as a multiple of `width`; each level halves H and W.
+        depth: ResNet blocks per level (one more on the way up).
+        attention: resolutions (after the stem) that have self-attention.
+        head_dim: channels per attention head.
+        dropout: between the two convolutions of a block.
+    """
+
+    image_size: int = 64
+    channels: int = 3
+    num_classes: int = 0
+    patch_size: int = 4
+    width: int = 128
+    multipliers: tuple[int, ...] = (1, 2)
+    depth: int = 3
+    attention: tuple[int, ...] = (8,)
+    head_dim: int = 64
+    dropout: float = 0.0
+    activation: Activation = "silu"
+
+    def __post_init__(self) -> None:
+        smallest = self.patch_size * 2 ** (len(self.multipliers) - 1)
+        if min(self.width, self.depth, self.patch_size, self.head_dim, *self.multipliers) < 1:
+            raise ValueError("width, depth, patch_size, head_dim and multipliers must be positive")
+        if self.image_size < 4 or self.image_size % smallest:
+            raise ValueError(
+                f"image_size must be a multiple of {smallest} for this network, "
+                f"got {self.image_size}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be from 0 to below 1, got {self.dropout:g}")
+        for level, factor in enumerate(self.multipliers):
+            resolution = self.image_size // self.patch_size // 2**level
+            if resolution in self.attention and self.width * factor % self.head_dim:
+                raise ValueError(
+                    f"head_dim {self.head_dim} must divide the {self.width * factor} channels "
+                    f"of the level with attention"
+                )
+
+
+class ResNetBlock(nn.Module):
+    """norm, act, conv, adaptive norm, act, dropout, conv, plus skip; changes C, keeps H and W."""
+
+    def __init__(self, config: UNetConfig, c_in: int, c_out: int, dim: int) -> None:
+        super().__init__()
+        self.norm_in = nn.GroupNorm(num_groups(c_in), c_in)
+        self.conv_in = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.modulation = zeroed(nn.Linear(dim, 2 * c_out))
+        self.norm_out = nn.GroupNorm(num_groups(c_out), c_out)
+        self.dropout = nn.Dropout(config.dropout)
+        self.conv_out = zeroed(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
+        self.act = activation(config.activation)
+
+    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
+        scale, shift = self.modulation(vector)[:, :, None, None].chunk(2, dim=1)
+        h = self.conv_in(self.act(self.norm_in(x)))
+        h = self.act(torch.addcmul(shift, self.norm_out(h), 1 + scale))
+        return self.skip(x) + self.conv_out(self.dropout(h))  # type: ignore[no-any-return]
+
+
+class Stage(nn.Module):
+    """A ResNet block and, where asked, self-attention."""
+
+    def __init__(
+        self, config: UNetConfig, c_in: int, c_out: int, dim: int, *, attend: bool
+    ) -> None:
+        super().__init__()
+        self.block = ResNetBlock(config, c_in, c_out, dim)
+        self.attention = SelfAttention(c_out, config.head_dim) if attend else nn.Identity()
+
+    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
+        return self.attention(self.block(x, vector))  # type: ignore[no-any-return]
+
+
+class UNet(nn.Module):
+    """(x [B,C,S,S], c_noise [B], Cond) -> F [B,C,S,S]; zero at initialisation."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        dim = 4 * config.width
+        widths = [config.width * factor for factor in config.multipliers]
+        resolutions = [
+            config.image_size // config.patch_size // 2**level for level in range(len(widths))
+        ]
+        patch_channels = config.channels * config.patch_size**2
+
+        self.noise_level = NoiseLevelEmbedding(dim)
+        self.act = activation(config.activation)
+        self.stem = nn.Conv2d(patch_channels, widths[0], 3, padding=1)
+        self.down, self.downsample = nn.ModuleList(), nn.ModuleList()
+        self.up, self.upsample = nn.ModuleList(), nn.ModuleList()
+
+        skips, c = [widths[0]], widths[0]
+        for level, (width, resolution) in enumerate(zip(widths, resolutions, strict=True)):
+            stages = nn.ModuleList()
+            for _ in range(config.depth):
+                attend = resolution in config.attention
+                stages.append(Stage(config, c, width, dim, attend=attend))
+                c = width
+                skips.append(c)
+            self.down.append(stages)
+            if level < len(widths) - 1:
+                self.downsample.append(nn.Conv2d(c, c, 3, stride=2, padding=1))
+                skips.append(c)
+
+        self.middle = nn.ModuleList(
+            [
+                Stage(config, c, c, dim, attend=bool(config.attention)),
+                Stage(config, c, c, dim, attend=False),
+            ]
+        )
+
+        for level in reversed(range(len(widths))):
+            stages = nn.ModuleList()
+            for _ in range(config.depth + 1):
+                attend = resolutions[level] in config.attention
+                stages.append(Stage(config, c + skips.pop(), widths[level], dim, attend=attend))
+                c = widths[level]
+            self.up.append(stages)
+            if level > 0:
+                self.upsample.append(nn.Conv2d(c, c, 3, padding=1))
+
+        self.norm = nn.GroupNorm(num_groups(c), c)
+        self.out = zeroed(nn.Conv2d(c, patch_channels, 3, padding=1))
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Cond) -> Tensor:
+        vector = self.noise_level(c_noise)
+        if cond.vector is not None:
+            vector = vector + cond.vector
+        vector = self.act(vector)
+
+        x = self.stem(F.pixel_unshuffle(x, self.patch_size))
+        skips = [x]
+        for level, stages in enumerate(self.down):
+            for stage in cast(nn.ModuleList, stages):
+                x = stage(x, vector)
+                skips.append(x)
+            if level < len(self.downsample):
+                x = self.downsample[level](x)
+                skips.append(x)
+        for stage in self.middle:
+            x = stage(x, vector)
+        for level, stages in enumerate(self.up):
+            for stage in cast(nn.ModuleList, stages):
+                x = stage(torch.cat([x, skips.pop()], dim=1), vector)
+            if level < len(self.upsample):
+                x = self.upsample[level](F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return F.pixel_shuffle(self.out(self.act(self.norm(x))), self.patch_size)
+
+
+def build_unet(config: UNetConfig) -> Conditioned:
+    """The U-Net with its class encoder, as a diffusion model trains and samples it."""
+    return Conditioned(ClassEncoder(config.num_classes, 4 * config.width), UNet(config))
+
+
+NETWORKS.register("unet")(NetworkType(UNetConfig, build_unet, "denoiser"))

@@ -1,0 +1,213 @@
+"""What several recipes need: optimisers, held-out losses, preview sheets, export with a card."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from izograf.checkpoints.files import save_model
+from izograf.core.devices import Placement, free_threads, processor_name
+from izograf.core.pixels import to_uint8
+from izograf.core.rng import generator, seeded_layers
+from izograf.core.types import Batch, Condition, Generator
+from izograf.data.batches import BatchStream, horizontal_flip
+from izograf.generators.sheet import contact_sheet
+from izograf.metrics.extractors import extract_features, open_extractor
+from izograf.metrics.registry import METRICS
+from izograf.recipes.registry import Hyperparameters, RunRequest
+from izograf.schema.card import ModelCard
+from izograf.schema.errors import InvalidInput
+from izograf.training.run import Averaged
+from izograf.training.trainer import autocast
+
+DTYPE_ON_DISK = torch.float16
+PREVIEWS_PER_CLASS = 6
+MAX_PREVIEW_CLASSES = 10
+HELD_OUT_IMAGES = 1024
+
+
+def make_optimizer(
+    parameters: Iterable[nn.Parameter],
+    chosen: Hyperparameters,
+    *,
+    betas: tuple[float, float] = (0.9, 0.99),
+    rate_factor: float = 1.0,
+) -> Optimizer:
+    """The chosen optimiser; L2 applies to matrices and kernels only, not to biases and norms.
+
+    Raises:
+        InvalidInput: a learning rate that is not positive, or a negative weight decay.
+    """
+    rate, decay = chosen.learning_rate, chosen.weight_decay or 0.0
+    if rate is None or not 0 < rate < 10:
+        raise InvalidInput(f"The learning rate must be positive and below 10, got {rate}.")
+    if not 0 <= decay < 10:
+        raise InvalidInput(f"The weight decay must be from 0 to below 10, got {decay}.")
+    listed = list(parameters)
+    groups = [
+        {"params": [p for p in listed if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in listed if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    rate *= rate_factor
+    if chosen.optimizer == "sgd":
+        return SGD(groups, lr=rate, momentum=betas[0])
+    optimizer_type = Adam if chosen.optimizer == "adam" else AdamW
+    return optimizer_type(groups, lr=rate, betas=betas, eps=1e-8, fused=True)
+
+
+def build_seeded(build: Callable[[], nn.Module], seed: int, placement: Placement) -> nn.Module:
+    """A network initialised from `seed`, on the placement's device, channels last, float32."""
+    with seeded_layers(seed, "initialisation"):
+        network = build()
+    network.to(placement.device)
+    return network.to(memory_format=placement.memory_format)  # type: ignore[call-overload,no-any-return]
+
+
+def training_batches(
+    request: RunRequest, chosen: Hyperparameters, placement: Placement
+) -> BatchStream:
+    """The shuffled, perhaps mirrored, training batches of a run."""
+    assert chosen.batch_size is not None
+    return BatchStream(
+        request.train.images,
+        request.train.class_ids,
+        chosen.batch_size,
+        seed=chosen.seed,
+        device=placement.device,
+        augment=horizontal_flip if chosen.flip else None,
+    )
+
+
+def held_out_evaluation(
+    request: RunRequest,
+    chosen: Hyperparameters,
+    placement: Placement,
+    loss: Callable[[nn.Module, Batch, torch.Generator], Tensor],
+    module: str,
+    *,
+    name: str = "validation_loss",
+) -> Callable[[Averaged], Mapping[str, float]] | None:
+    """The mean `loss` of the averaged `module` on at most 1024 held-out images, called `name`.
+
+    Always the same images and noise. None where the data has no held-out images.
+    """
+    held_out = request.held_out
+    if len(held_out) == 0:
+        return None
+    size = min(chosen.batch_size or 64, len(held_out))
+    count = max(1, min(HELD_OUT_IMAGES, len(held_out)) // size)
+    stream = BatchStream(
+        held_out.images, held_out.class_ids, size, seed=chosen.seed, device=placement.device
+    )
+
+    @torch.no_grad()
+    def evaluate(averaged: Averaged) -> Mapping[str, float]:
+        total = 0.0
+        for step in range(count):
+            rng = generator(chosen.seed, "held-out", step, device=placement.device)
+            with autocast(placement):
+                total += float(loss(averaged[module], stream(step), rng))
+        return {name: total / count}
+
+    return evaluate
+
+
+def kid_evaluation(
+    request: RunRequest,
+    chosen: Hyperparameters,
+    generator_of: Callable[[Averaged], Generator],
+    placement: Placement,
+) -> Callable[[Averaged], Mapping[str, float]] | None:
+    """KID of at most 1024 samples against as many held-out images, always the same seeds.
+
+    Features come from a fixed random network, which needs no file and favours no model; good
+    enough to see a GAN collapse, and not the judge that measures the finished model. None where
+    the data has fewer than two held-out images.
+    """
+    held_out = request.held_out
+    count = min(HELD_OUT_IMAGES, len(held_out))
+    if count < 2:
+        return None
+    extractor = open_extractor("random-conv")
+    real = extract_features(held_out.images[:count], extractor)
+    size = chosen.batch_size or 64
+
+    def evaluate(averaged: Averaged) -> Mapping[str, float]:
+        made, fakes = generator_of(averaged), []
+        for start in range(0, count, size):
+            stop = min(count, start + size)
+            condition = Condition(class_ids=held_out.class_ids[start:stop])
+            with autocast(placement):
+                fakes.append(to_uint8(made.sample(condition, range(start, stop))))
+        fake = extract_features(fakes, extractor)
+        return {"kid": METRICS["kid"].compute(real, fake, generator(chosen.seed, "kid"))}
+
+    return evaluate
+
+
+def preview_sheet(
+    card: ModelCard,
+    generator_of: Callable[[Averaged], Generator],
+    placement: Placement,
+) -> Callable[[Averaged, Path], None]:
+    """Writes a sheet with a row of samples for each class (at most ten), seeds 0, 1, 2, ..."""
+    num_classes = min(MAX_PREVIEW_CLASSES, len(card.classes)) or 1
+    count = num_classes * PREVIEWS_PER_CLASS
+
+    def preview(averaged: Averaged, path: Path) -> None:
+        ids = torch.arange(num_classes).repeat_interleave(PREVIEWS_PER_CLASS)
+        condition = Condition(class_ids=ids) if card.classes else Condition()
+        with autocast(placement):
+            images = generator_of(averaged).sample(condition, range(count))
+        contact_sheet(to_uint8(images), columns=PREVIEWS_PER_CLASS).save(path)
+
+    return preview
+
+
+def model_card(request: RunRequest, *, recipe: str, paper: str, **facts: Any) -> ModelCard:
+    """The card every recipe starts from: name, classes, data and recipe as they are known."""
+    chosen: Hyperparameters = facts.pop("chosen")
+    train = request.train
+    return ModelCard(
+        name=request.name,
+        image_size=request.image_size,
+        conditions=("class",) if train.classes else (),
+        classes=train.classes,
+        data={
+            "name": train.name,
+            "licence": request.data_licence,
+            "num_train": len(train),
+            "num_held_out": len(request.held_out),
+            "resize": train.resize,
+        },
+        recipe={"name": recipe, "paper": paper, "hyperparameters": chosen.to_json()},
+        **facts,
+    )
+
+
+def exporter(
+    card: ModelCard, weights_of: Callable[[Averaged], nn.Module], placement: Placement
+) -> Callable[[Averaged, Path, Mapping[str, Any]], None]:
+    """Writes the averaged weights as float16 with a card that tells how far training has come."""
+    machine = {
+        "device": placement.device,
+        "precision": placement.precision,
+        "processor": processor_name(),
+        "threads": free_threads(),
+        "platform": platform.system(),
+        "torch": torch.__version__,
+    }
+
+    def export(averaged: Averaged, folder: Path, facts: Mapping[str, Any]) -> None:
+        recipe = {**card.recipe, **facts, "machine": machine}
+        complete = replace(card, recipe=recipe)
+        save_model(folder, weights_of(averaged).state_dict(), complete, dtype=DTYPE_ON_DISK)
+
+    return export

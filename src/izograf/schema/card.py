@@ -1,0 +1,137 @@
+"""The model card: everything anyone needs to know about a trained model, as one JSON file.
+
+A model on disk is a folder with `weights.safetensors` and `card.json`. Validation, command-line
+flags and web forms come from the card; code that uses a model never asks for its family.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from izograf.schema.errors import CardError
+from izograf.schema.labels import ClassLabel
+from izograf.schema.options import OptionSpec
+
+CARD_VERSION = 1
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Identity, interface, origin and honest scores of one trained model.
+
+    Attributes:
+        name: short identifier, `[a-z0-9-]+`.
+        family: key of the generator registry that knows how to sample it.
+        network: `{"name": registry key, "config": {...}}`, rebuilt exactly from this.
+        image_size: height and width of a sample in pixels.
+        conditions: kinds of condition accepted, from `class text image mask attributes`.
+        classes: the classes, in the order of the network's class indices.
+        options: what may be chosen when sampling.
+        sampling: fixed facts the family needs to sample (preconditioner, sigma range, ...).
+        data: dataset name, licence as its source states it, counts, resize filter.
+        recipe: recipe name, paper, every hyper-parameter, images seen, seconds, machine class.
+        metrics: scores, each with extractor, counts, split and interval (see `metrics.score`).
+        energy: joules where measured, else how the figure was estimated; empty if unknown.
+        weights: file name -> sha256.
+        parents: `name@sha256` of models this one was derived from.
+        summary: one line for lists; `notes`: what is not good yet, in plain words.
+    """
+
+    name: str
+    family: str
+    network: Json
+    image_size: int
+    conditions: tuple[str, ...] = ()
+    classes: tuple[ClassLabel, ...] = ()
+    options: tuple[OptionSpec, ...] = ()
+    sampling: Json = field(default_factory=dict)
+    data: Json = field(default_factory=dict)
+    recipe: Json = field(default_factory=dict)
+    metrics: tuple[Json, ...] = ()
+    energy: Json = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
+    parents: tuple[str, ...] = ()
+    summary: str = ""
+    notes: str = ""
+    licence: str = "Apache-2.0"
+    version: int = CARD_VERSION
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the weights: what identifies this model in an image's provenance."""
+        return ",".join(self.weights[name] for name in sorted(self.weights))
+
+    def to_json(self) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if entry.name in ("classes", "options"):
+                value = [item.to_json() for item in value]
+            out[entry.name] = list(value) if isinstance(value, tuple) else value
+        return out
+
+    def dumps(self) -> str:
+        """The card as it stands on disk. NaN and infinity are refused: they are not JSON."""
+        return json.dumps(self.to_json(), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def loads(cls, text: str, *, source: str = "card.json") -> ModelCard:
+        """The card written by `dumps`.
+
+        Raises:
+            CardError: not JSON, written by a newer program, or a field is missing, unknown or
+                of the wrong type. The message names `source`.
+        """
+        try:
+            raw = json.loads(text)
+        except ValueError as error:
+            raise CardError(f"{source} is not a model card: {error}.") from error
+        return cls.from_json(raw, source=source)
+
+    @classmethod
+    def from_json(cls, raw: Any, *, source: str = "card.json") -> ModelCard:
+        if not isinstance(raw, dict):
+            raise CardError(f"{source} is not a model card: a JSON object was expected.")
+        version = raw.get("version")
+        if isinstance(version, int) and version > CARD_VERSION:
+            raise CardError(
+                f"{source} has card version {version}, this program reads up to {CARD_VERSION}: "
+                "update izograf to use this model."
+            )
+        if version != CARD_VERSION:
+            raise CardError(f"{source} has card version {version!r}, expected {CARD_VERSION}.")
+        known = {entry.name for entry in fields(cls)}
+        if unknown := sorted(set(raw) - known):
+            raise CardError(f"{source} has unknown fields: {', '.join(unknown)}.")
+        try:
+            return cls(**{key: _field(key, value) for key, value in raw.items()})
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise CardError(f"{source} is malformed: {error}.") from error
+
+
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "name": str, "family": str, "network": dict, "image_size": int, "sampling": dict,
+    "data": dict, "recipe": dict, "energy": dict, "weights": dict, "summary": str, "notes": str,
+    "licence": str, "version": int,
+}  # fmt: skip
+
+
+def _field(key: str, value: Any) -> Any:
+    if key == "classes":
+        return tuple(ClassLabel.from_json(item) for item in value)
+    if key == "options":
+        return tuple(OptionSpec.from_json(item) for item in value)
+    if key in ("conditions", "metrics", "parents"):
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise TypeError(f"{key} must be a list")
+        return tuple(value)
+    if not isinstance(value, _TYPES[key]) or (key == "image_size" and isinstance(value, bool)):
+        raise TypeError(f"{key} has the wrong type ({type(value).__name__})")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{key} must be finite")
+    return value

@@ -1,0 +1,58 @@
+"""The closed-form world on which samplers, guidance and denoisers are tested."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import Tensor
+
+from izograf.core.rng import generator
+from izograf.core.types import NoiseSource
+from izograf.diffusion.gaussian_mixture import GaussianMixture
+
+# a busy machine is slow, not wrong; and the same commit must give the same verdict every time
+settings.register_profile("izograf", deadline=None, derandomize=True)
+settings.load_profile("izograf")
+
+Noise = Callable[..., NoiseSource]
+
+
+def _covariances(*shape: int) -> Tensor:
+    """Random full covariances with deviations between about 0.1 and 0.5."""
+    rng = generator("tests", "covariances")
+    axes = torch.linalg.qr(torch.randn(*shape, generator=rng, dtype=torch.float64)).Q
+    variances = 0.01 + 0.24 * torch.rand(*shape[:-1], generator=rng, dtype=torch.float64)
+    return (axes * variances[..., None, :]) @ axes.mT
+
+
+@pytest.fixture(scope="session")
+def mixture() -> GaussianMixture:
+    """Three well separated classes of pictures [3,2,2], one full Gaussian each."""
+    rng = generator("tests", "means")
+    means = torch.randn(3, 3, 2, 2, generator=rng, dtype=torch.float64)
+    return GaussianMixture(torch.tensor([0.2, 0.3, 0.5]), means, _covariances(3, 12, 12))
+
+
+@pytest.fixture(scope="session")
+def overlapping() -> GaussianMixture:
+    """Two classes on a line, two components each, so close that their pictures mix."""
+    return GaussianMixture(
+        torch.tensor([0.25, 0.25, 0.3, 0.2]),
+        torch.tensor([[-0.8], [-0.2], [0.1], [0.7]]),
+        torch.tensor([0.04, 0.09, 0.09, 0.04]),
+        classes=torch.tensor([0, 0, 1, 1]),
+    )
+
+
+@pytest.fixture(scope="session")
+def batch_noise() -> Noise:
+    """batch_noise(B, C, H, W, seed=0) -> float64 noise for the whole batch from one stream."""
+
+    def make(*shape: int, seed: int = 0) -> NoiseSource:
+        rng = generator("tests", "noise", seed)
+        return lambda: torch.randn(*shape, generator=rng, dtype=torch.float64)
+
+    return make
