@@ -9,7 +9,6 @@ from collections.abc import Sequence
 # Spinning OpenMP threads beside another busy process slow small calls 10-25 times.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import click
 
 from izograf.cli.app import app, load_verbs
 from izograf.schema.errors import Cancelled, IzografError
@@ -26,20 +25,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """The exit code of the command line `arguments` (default: the process's own)."""
     load_verbs()
     try:
-        code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
-    except (KeyboardInterrupt, Cancelled, click.exceptions.Abort):
+        app(args=None if arguments is None else list(arguments), prog_name="izograf")
+    except SystemExit as stop:  # how typer ends, also after reporting a usage error
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except (KeyboardInterrupt, Cancelled):
         print("Interrupted.", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
     except IzografError as error:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return code if isinstance(code, int) else 0
+    return 0
 
 
 if __name__ == "__main__":

@@ -126,7 +126,8 @@ def score_features(
     The interval is a jackknife over `num_groups` random groups of the fakes: the metric is
     computed without each group in turn. A bootstrap would not do: a resample holds only 63 %
     distinct pictures, and the Frechet distance rises with fewer pictures, so that even the
-    lower percentile can lie above the value itself. The reals are fixed: every generator meets the same.
+    lower percentile can lie above the value itself. The reals are fixed: every generator meets
+    the same.
 
     The interval is about the spread at these counts. The Frechet distance also has a bias, up
     by a term of order 1/N + 1/M, which the interval does not hold; so numbers of unequal counts
