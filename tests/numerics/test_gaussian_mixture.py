@@ -31,7 +31,7 @@ def levels(*sigmas: float) -> Tensor:
 
 def test_denoiser_is_the_posterior_mean_found_by_integration(overlapping: GaussianMixture) -> None:
     x, sigma = points(overlapping, 5), levels(0.1, 0.3, 1.0, 3.0, 0.5)
-    grid = torch.linspace(-4, 4, 20_001, dtype=torch.float64)
+    grid = torch.linspace(-4, 4, 4_001, dtype=torch.float64)
     prior = overlapping.log_density(
         grid[:, None, None, None], torch.zeros(len(grid), dtype=torch.float64), ANY
     ).exp()
@@ -114,13 +114,13 @@ def test_class_probabilities_are_bayes_rule(overlapping: GaussianMixture) -> Non
 
 @pytest.mark.parametrize("class_id", [-1, 0, 2])
 def test_samples_have_the_exact_moments(mixture: GaussianMixture, class_id: int) -> None:
-    count = 40_000
+    count = 20_000
     condition = class_ids(*[class_id] * count)
     drawn = mixture.sample(count, generator("tests", "draw"), condition).flatten(1)
     mean, covariance = mixture.moments(class_id)
     error = 5 * (covariance.diagonal() / count).sqrt()
     assert bool(((drawn.mean(0) - mean).abs() < error).all())
-    torch.testing.assert_close(drawn.T.cov(), covariance, rtol=0, atol=0.03)
+    torch.testing.assert_close(drawn.T.cov(), covariance, rtol=0, atol=0.04)
 
 
 def test_scalar_diagonal_and_full_covariances_are_one_thing() -> None:

@@ -66,15 +66,22 @@ def test_sampler_converges_with_its_order_on_single_gaussians(
     assert observed_order(solve, exact, [64, 128, 256]) == pytest.approx(ORDERS[name], abs=0.1)
 
 
+@pytest.fixture(scope="module")
+def reference(overlapping: GaussianMixture) -> tuple[Tensor, Tensor]:
+    """Points at sigma 2 and where the probability flow takes them at sigma 0.2."""
+    x = 2 * torch.randn(6, 1, 1, 1, generator=generator("tests", "x"), dtype=torch.float64)
+    exact = runge_kutta(overlapping.denoise, x, uniform_in_log(400, 2.0, 0.2))
+    rougher = runge_kutta(overlapping.denoise, x, uniform_in_log(200, 2.0, 0.2))
+    assert float((exact - rougher).abs().max()) < 1e-8, "the reference itself has not converged"
+    return x, exact
+
+
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_sampler_converges_with_its_order_on_a_mixture(
-    name: str, overlapping: GaussianMixture
+    name: str, overlapping: GaussianMixture, reference: tuple[Tensor, Tensor]
 ) -> None:
     """Non-linear equation, reference by the classical Runge-Kutta method of order 4."""
-    x = 2 * torch.randn(6, 1, 1, 1, generator=generator("tests", "x"), dtype=torch.float64)
-    exact = runge_kutta(overlapping.denoise, x, uniform_in_log(800, 2.0, 0.2))
-    rougher = runge_kutta(overlapping.denoise, x, uniform_in_log(400, 2.0, 0.2))
-    assert float((exact - rougher).abs().max()) < 1e-9, "the reference itself has not converged"
+    x, exact = reference
 
     def solve(count: int) -> Tensor:
         sigmas = uniform_in_log(count, 2.0, 0.2)
@@ -99,30 +106,36 @@ def runge_kutta(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
     return x
 
 
+def spread(covariance: Tensor, count: int) -> Tensor:
+    """Five standard errors of an estimated covariance (Gaussian data), plus 0.03 for bias."""
+    variances = covariance.diagonal()
+    return 5 * ((covariance.square() + variances.outer(variances)) / count).sqrt() + 0.03
+
+
 @pytest.mark.parametrize("name", sorted(ORDERS))
 def test_sampler_lands_on_the_data_distribution(
     name: str, mixture: GaussianMixture, batch_noise: Noise
 ) -> None:
-    count = 6_000
+    count = 3_000
     noise = batch_noise(count, *mixture.shape, seed=1)
-    sigmas = karras(128, 0.01, 30.0)
+    sigmas = karras(48, 0.01, 30.0)
     x = SAMPLERS[name](mixture.denoise, noise() * sigmas[0], sigmas, ANY, noise, ignore)
     mean, covariance = mixture.moments()
-    # five standard errors, plus 0.02 for 128 steps of a method of order 1
-    error = 5 * (covariance.diagonal() / count).sqrt() + 0.02
+    # five standard errors, plus room for the bias of 48 steps of a method of order 1
+    error = 5 * (covariance.diagonal() / count).sqrt() + 0.03
     assert bool(((x.flatten(1).mean(0) - mean).abs() < error).all())
-    torch.testing.assert_close(x.flatten(1).T.cov(), covariance, rtol=0, atol=0.08)
+    assert bool(((x.flatten(1).T.cov() - covariance).abs() < spread(covariance, count)).all())
     shares = mixture.class_probabilities(x, x.new_full((count,), 0.01)).mean(0)
-    torch.testing.assert_close(shares, mixture.weights, rtol=0, atol=0.035)
+    torch.testing.assert_close(shares, mixture.weights, rtol=0, atol=0.045)
 
 
 @pytest.mark.parametrize("name", sorted(ORDERS))
 def test_sampler_draws_each_picture_from_its_own_class(
     name: str, mixture: GaussianMixture, batch_noise: Noise
 ) -> None:
-    ids = torch.arange(3).repeat_interleave(1_000)
+    ids = torch.arange(3).repeat_interleave(700)
     noise = batch_noise(len(ids), *mixture.shape, seed=2)
-    sigmas = karras(64, 0.01, 30.0)
+    sigmas = karras(48, 0.01, 30.0)
     condition = Condition(class_ids=ids)
     x = SAMPLERS[name](mixture.denoise, noise() * sigmas[0], sigmas, condition, noise, ignore)
     for class_id in range(3):
@@ -130,7 +143,7 @@ def test_sampler_draws_each_picture_from_its_own_class(
         drawn = x[ids == class_id].flatten(1)
         error = 5 * (covariance.diagonal() / len(drawn)).sqrt() + 0.02
         assert bool(((drawn.mean(0) - mean).abs() < error).all())
-        torch.testing.assert_close(drawn.T.cov(), covariance, rtol=0, atol=0.06)
+        assert bool(((drawn.T.cov() - covariance).abs() < spread(covariance, len(drawn))).all())
 
 
 @pytest.mark.parametrize("name", RANDOM)

@@ -13,7 +13,9 @@ from torch.nn import functional as F
 from izograf.core.registry import Registry
 from izograf.data.batches import Augmentation
 
-DIFFERENTIABLE: Registry[Augmentation] = Registry("differentiable augmentation")
+DIFFERENTIABLE: Registry[Augmentation] = Registry(
+    "differentiable augmentation", package="izograf.data"
+)
 
 
 @DIFFERENTIABLE.register("color")

@@ -35,7 +35,9 @@ class Preconditioner(Protocol):
     def __call__(self, sigma: Tensor) -> Scalars: ...
 
 
-PRECONDITIONERS: Registry[type[Preconditioner]] = Registry("preconditioner")
+PRECONDITIONERS: Registry[type[Preconditioner]] = Registry(
+    "preconditioner", package="izograf.diffusion"
+)
 
 
 @PRECONDITIONERS.register("epsilon")

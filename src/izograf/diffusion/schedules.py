@@ -14,7 +14,7 @@ from torch import Tensor
 from izograf.core.registry import Registry
 
 Schedule = Callable[[int, float, float], Tensor]
-SCHEDULES: Registry[Schedule] = Registry("schedule")
+SCHEDULES: Registry[Schedule] = Registry("schedule", package="izograf.diffusion")
 
 
 @SCHEDULES.register("karras")

@@ -24,7 +24,9 @@ class AdversarialLoss(NamedTuple):
     generator: Callable[[Tensor], Tensor]
 
 
-ADVERSARIAL_LOSSES: Registry[AdversarialLoss] = Registry("adversarial loss")
+ADVERSARIAL_LOSSES: Registry[AdversarialLoss] = Registry(
+    "adversarial loss", package="izograf.objectives"
+)
 
 
 def _non_saturating_discriminator(real: Tensor, fake: Tensor) -> Tensor:

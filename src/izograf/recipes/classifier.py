@@ -12,7 +12,7 @@ from izograf.models.classifier import Classifier, ClassifierConfig
 from izograf.objectives.classification import ClassificationObjective
 from izograf.recipes import parts
 from izograf.recipes.registry import Hyperparameters, RunRequest, recipe
-from izograf.schema.errors import DataError
+from izograf.schema.errors import DataError, InvalidInput
 from izograf.training.run import Averaged, Job
 
 NAME = "classifier"
@@ -23,6 +23,7 @@ DEFAULTS = Hyperparameters(
     images=400_000,
     batch_size=128,
     optimizer="adamw",
+    objective="cross-entropy",
     learning_rate=2e-3,
     weight_decay=0.05,
     gradient_clip=1.0,
@@ -39,6 +40,8 @@ def classifier(request: RunRequest) -> Job:
             "A classifier needs pictures of at least two classes: put each class in its own folder."
         )
     chosen = request.hyperparameters.over(DEFAULTS)
+    if chosen.objective != DEFAULTS.objective:
+        raise InvalidInput(f"The recipe {NAME} has one objective: {DEFAULTS.objective}.")
     default = ClassifierConfig(request.image_size, len(request.train.classes))
     config = apply_settings(default, chosen.settings)
     placement = chosen.placement(width=config.width)

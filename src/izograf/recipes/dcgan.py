@@ -19,7 +19,6 @@ from izograf.training.run import Averaged, Job
 NAME = "dcgan"
 PAPER = "Radford et al. 2016 (arXiv:1511.06434); projection after Miyato & Koyama 2018"
 BETAS = (0.0, 0.99)
-LOSS = "non-saturating"
 AUGMENTATION = ("color", "translation", "cutout")
 R1_WEIGHT = 1.0
 
@@ -27,6 +26,7 @@ DEFAULTS = Hyperparameters(
     images=1_000_000,
     batch_size=64,
     optimizer="adam",
+    objective="non-saturating",
     learning_rate=2e-4,
     weight_decay=0.0,
     gradient_clip=0.0,
@@ -38,7 +38,10 @@ DEFAULTS = Hyperparameters(
 
 @recipe(NAME, summary="conditional DCGAN, DiffAugment, one pass per picture", paper=PAPER)
 def dcgan(request: RunRequest) -> Job:
-    """Non-saturating loss, projection discriminator with spectral norm, lazy R1, DiffAugment."""
+    """A projection discriminator with spectral norm and lazy R1 against a conditional generator.
+
+    `--objective` names the adversarial loss; both players see differentiably augmented images.
+    """
     chosen = request.hyperparameters.over(DEFAULTS)
     default = DCGANConfig(image_size=8, num_classes=len(request.train.classes))
     config = apply_settings(default, (f"image_size={request.image_size}", *chosen.settings))
@@ -55,7 +58,7 @@ def dcgan(request: RunRequest) -> Job:
             parts.make_optimizer(discriminator.parameters(), chosen, betas=BETAS),
             config.latent_dim,
         ),
-        ADVERSARIAL_LOSSES[LOSS],
+        ADVERSARIAL_LOSSES[chosen.objective or ""],
         augment=differentiable_augmentation(AUGMENTATION),
         r1_weight=R1_WEIGHT,
     )
@@ -69,12 +72,8 @@ def dcgan(request: RunRequest) -> Job:
         options=latent_options(),
         summary=f"conditional DCGAN, {request.image_size} px, one pass",
     )
-    card = replace(
-        card,
-        recipe={
-            **card.recipe, "loss": LOSS, "augmentation": list(AUGMENTATION), "r1": R1_WEIGHT,
-        },
-    )  # fmt: skip
+    regularisation = {"augmentation": list(AUGMENTATION), "r1": R1_WEIGHT}
+    card = replace(card, recipe={**card.recipe, **regularisation})
 
     def weights_of(averaged: Averaged) -> nn.Module:
         return averaged["generator"]

@@ -8,7 +8,7 @@ from torch import nn
 
 from izograf.core.config import apply_settings, config_to_json
 from izograf.diffusion.denoiser import Denoiser
-from izograf.diffusion.precondition import Flow
+from izograf.diffusion.precondition import PRECONDITIONERS
 from izograf.generators.diffusion import (
     DiffusionGenerator,
     diffusion_options,
@@ -28,6 +28,7 @@ DEFAULTS = Hyperparameters(
     images=1_000_000,
     batch_size=64,
     optimizer="adamw",
+    objective="flow",
     learning_rate=1e-3,
     weight_decay=0.01,
     gradient_clip=1.0,
@@ -62,13 +63,17 @@ def unet_config(image_size: int, num_classes: int) -> UNetConfig:
 
 @recipe(NAME, summary="diffusion U-Net, rectified flow, class-conditional", paper=PAPER)
 def diffusion_unet(request: RunRequest) -> Job:
-    """Flow target, log-normal noise law, classifier-free guidance by class dropout."""
+    """Denoising under a log-normal noise law; class dropout makes classifier-free guidance work.
+
+    `--objective` names what the network predicts, rectified flow by default.
+    """
     chosen = request.hyperparameters.over(DEFAULTS)
     config = apply_settings(
         unet_config(request.image_size, len(request.train.classes)), chosen.settings
     )
     placement = chosen.placement(width=config.width)
-    precondition, noise_law = Flow(), NoiseLaw()
+    prediction = chosen.objective or ""
+    precondition, noise_law = PRECONDITIONERS[prediction](), NoiseLaw()
 
     network = parts.build_seeded(partial(build_unet, config), chosen.seed, placement)
     denoiser = Denoiser(network, precondition)
@@ -87,7 +92,7 @@ def diffusion_unet(request: RunRequest) -> Job:
         network={"name": "unet", "config": config_to_json(config)},
         options=diffusion_options(conditional=bool(request.train.classes)),
         sampling={
-            "preconditioner": preconditioner_to_json("flow"),
+            "preconditioner": preconditioner_to_json(prediction),
             "sigma_min": SIGMA_MIN,
             "sigma_max": SIGMA_MAX,
             "noise_law": config_to_json(noise_law),

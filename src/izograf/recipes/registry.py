@@ -22,6 +22,8 @@ class Hyperparameters:
 
     Attributes:
         images: length of the run, in images seen.
+        objective: what is minimised, a name the recipe knows: for diffusion the prediction
+            (`diffusion.precondition`), for GANs the loss (`objectives.adversarial`).
         weight_decay: L2, decoupled with adamw; `l1`: weight of the absolute-value penalty.
         class_dropout: share of images trained without their class.
         flip: mirror training images at random.
@@ -40,6 +42,7 @@ class Hyperparameters:
     decay: Literal["none", "cosine", "linear"] | None = None
     decay_share: float | None = None
     ema_share: float | None = None
+    objective: str | None = None
     class_dropout: float | None = None
     flip: bool | None = None
     patience: int | None = None

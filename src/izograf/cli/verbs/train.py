@@ -52,6 +52,12 @@ def train(
         int | None, typer.Option(help="Parts a batch is split into to save memory.")
     ] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw, adam or sgd.")] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            help="What is minimised: flow, edm, velocity, epsilon; non-saturating, hinge."
+        ),
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="L2 regularisation.")] = None,
     l1: Annotated[float | None, typer.Option(help="L1 regularisation.")] = None,
@@ -99,6 +105,7 @@ def train(
         batch_size=_positive("--batch-size", batch_size),
         accumulation=_positive("--accumulation", accumulation),
         optimizer=_one_of("--optimizer", optimizer, ("adamw", "adam", "sgd")),
+        objective=objective,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         l1=l1,
