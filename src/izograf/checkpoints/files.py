@@ -40,7 +40,10 @@ def save_model(
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
+            temporary.touch()
+            mode = temporary.stat().st_mode  # safetensors writes for the owner's eyes only
             save_tensors(temporary, stored)
+            temporary.chmod(mode)
             complete = replace(card, weights={WEIGHTS: file_sha256(temporary)})
             temporary.replace(folder / WEIGHTS)
         finally:

@@ -7,7 +7,7 @@ from izograf.core.devices import Placement, choose_placement
 from izograf.core.types import Generator
 from izograf.generators.registry import FAMILIES
 from izograf.schema.card import ModelCard
-from izograf.schema.errors import InvalidInput
+from izograf.schema.errors import CardError, InvalidInput
 from izograf.schema.library import find_model, read_card
 
 
@@ -27,10 +27,15 @@ def load_generator(
             f"{card.name} is a {card.family} model, which generates no pictures: choose another."
         )
     placement = choose_placement(device, precision, width=network_width(card))
-    return FAMILIES[card.family](card, read_weights(folder, card), placement), placement
+    tensors = read_weights(folder, card)
+    try:
+        return FAMILIES[card.family](card, tensors, placement), placement
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise CardError(f"The card of {card.name!r} is malformed: {error}.") from error
 
 
 def network_width(card: ModelCard) -> int:
     """The width that decides whether bfloat16 pays off; 128 where the card does not say."""
-    width = card.network.get("config", {}).get("width", 128)
+    config = card.network.get("config")
+    width = config.get("width") if isinstance(config, dict) else None
     return width if isinstance(width, int) else 128

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from izograf.schema.errors import CardError, InvalidInput
 
 C = TypeVar("C")
+UNIONS = (types.UnionType, typing.Union)
 
 
 def config_to_json(config: Any) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def config_from_json(config_type: type[C], values: Mapping[str, Any], *, source:
         raise CardError(f"{source}: {config_type.__name__} has no field {', '.join(unknown)}.")
     try:
         return config_type(**{key: _typed(hints[key], value) for key, value in values.items()})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise CardError(f"{source}: {error}.") from error
 
 
@@ -61,7 +62,7 @@ def apply_settings(config: C, settings: Sequence[str]) -> C:
             )
         try:
             changes[name] = _parse(hints[name], text.strip())
-        except ValueError:
+        except (ValueError, OverflowError):
             raise InvalidInput(
                 f"{name} takes {_describe(hints[name])}, got {text.strip()!r}."
             ) from None
@@ -72,25 +73,32 @@ def apply_settings(config: C, settings: Sequence[str]) -> C:
 
 
 def _typed(hint: Any, value: Any) -> Any:
-    if typing.get_origin(hint) is tuple and isinstance(value, list):
-        (inner, *_) = typing.get_args(hint)
-        return tuple(_typed(inner, item) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and (type(value) is not hint):
-        raise TypeError(f"{value!r} is not {_describe(hint)}")
-    return value
+    """`value` from JSON as the field's type, never bent into shape (2.0 is not an int)."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        if isinstance(value, list | tuple):
+            return tuple(_typed(arguments[0], item) for item in value)
+    elif origin is typing.Literal:
+        if isinstance(value, str) and value in arguments:
+            return value
+    elif origin in UNIONS:
+        return None if value is None else _typed(_inner(hint), value)
+    elif hint is float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            number = float(value)
+            if math.isfinite(number):
+                return number
+    elif type(value) is hint:
+        return value
+    raise TypeError(f"{value!r} is not {_describe(hint)}")
 
 
 def _parse(hint: Any, text: str) -> Any:
     if typing.get_origin(hint) is tuple:
         (inner, *_) = typing.get_args(hint)
         return tuple(_parse(inner, part.strip()) for part in text.split(",") if part.strip())
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        if text.casefold() == "none":
-            return None
-        (hint,) = [option for option in typing.get_args(hint) if option is not type(None)]
-        return _parse(hint, text)
+    if typing.get_origin(hint) in UNIONS:
+        return None if text.casefold() == "none" else _parse(_inner(hint), text)
     if hint is bool:
         if text.casefold() not in ("true", "false"):
             raise ValueError(text)
@@ -105,7 +113,15 @@ def _parse(hint: Any, text: str) -> Any:
     return value
 
 
+def _inner(hint: Any) -> Any:
+    """T of `T | None`."""
+    (inner,) = [option for option in typing.get_args(hint) if option is not type(None)]
+    return inner
+
+
 def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) in UNIONS:
+        return f"{_describe(_inner(hint))} or none"
     if typing.get_origin(hint) is tuple:
         return f"a comma-separated list of {_describe(typing.get_args(hint)[0])}"
     if typing.get_origin(hint) is typing.Literal:

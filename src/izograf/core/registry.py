@@ -10,6 +10,13 @@ from typing import Generic, TypeVar
 
 from izograf.schema.errors import NotFound
 
+
+class UnknownName(NotFound, KeyError):
+    """A name that is not registered; also a KeyError, as the Mapping protocol wants."""
+
+    __str__ = NotFound.__str__
+
+
 T = TypeVar("T")
 
 
@@ -48,7 +55,7 @@ class Registry(Mapping[str, T], Generic[T]):
         except KeyError:
             near = difflib.get_close_matches(name, entries, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
-            raise NotFound(
+            raise UnknownName(
                 f"Unknown {self._kind} {name!r}: known are {', '.join(sorted(entries))}.{hint}"
             ) from None
 

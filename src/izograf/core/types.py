@@ -56,6 +56,13 @@ class Condition:
         dropped = None if self.class_ids is None else torch.full_like(self.class_ids, DROPPED)
         return replace(self, class_ids=dropped, text=None, attributes=None)
 
+    def same_kinds(self, other: Condition) -> bool:
+        """Whether both carry the same kinds of tensors, and can share a batch."""
+        return all(
+            (getattr(self, f.name) is None) == (getattr(other, f.name) is None)
+            for f in fields(self)
+        )
+
     def repeat_with(self, other: Condition) -> Condition:
         """Both conditions along the batch axis, for one evaluation instead of two.
 

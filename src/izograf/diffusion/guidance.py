@@ -25,9 +25,13 @@ def classifier_free(
             level = float(sigma[0])
             if not sigma_low < level <= sigma_high:
                 return denoise(x, sigma, condition)
-            both = condition.repeat_with(condition.to_null())
-            stacked = denoise(torch.cat([x, x]), torch.cat([sigma, sigma]), both)
-            conditional, unconditional = stacked.chunk(2)
+            null = condition.to_null()
+            if condition.same_kinds(null):
+                both = condition.repeat_with(null)
+                stacked = denoise(torch.cat([x, x]), torch.cat([sigma, sigma]), both)
+                conditional, unconditional = stacked.chunk(2)
+            else:  # text of its own length, say, whose null the network supplies itself
+                conditional, unconditional = denoise(x, sigma, condition), denoise(x, sigma, null)
             return unconditional.lerp(conditional, scale)
 
         return denoise if scale == 1 else guided

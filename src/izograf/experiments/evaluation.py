@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from izograf.core.pixels import to_uint8
 from izograf.core.rng import derive_seed
+from izograf.core.storage import load_tensors, write_atomically
 from izograf.core.types import Condition, Generator
 from izograf.data.dataset import ImageSet
 from izograf.metrics.agreement import class_agreement
-from izograf.metrics.evaluate import STANDARD_METRICS, evaluate_samples
-from izograf.metrics.extractors import open_extractor
+from izograf.metrics.evaluate import STANDARD_METRICS, Reference, score_features
+from izograf.metrics.extractors import extract_features, open_extractor
 from izograf.metrics.judge import JudgeExtractor, open_judge
 from izograf.metrics.registry import ExtractorSource, FeatureExtractor
 from izograf.metrics.score import Score
 from izograf.models.classifier import build_classifier
 from izograf.schema.card import ModelCard
-from izograf.schema.errors import DataError
+from izograf.schema.errors import CardError, DataError, InvalidInput, StorageError
 from izograf.schema.labels import ClassLabel
 from izograf.schema.options import OptionValue
 
+MIN_SAMPLES = 4  # what a jackknife interval needs
+MIN_REAL = 2  # what a covariance needs
 NETWORKS = {"classifier": build_classifier}
 SAMPLING_BATCH = 64
 
@@ -67,6 +74,22 @@ def match_classes(card: ModelCard, data: ImageSet) -> Tensor:
             "Evaluate it on data with the classes it was trained on."
         )
     return torch.tensor([index[label.name] for label in data.classes], dtype=torch.int64)
+
+
+def check_counts(count: int, train: ImageSet, held_out: ImageSet) -> None:
+    """Refuses, before anything is generated, what cannot be measured afterwards.
+
+    Raises:
+        InvalidInput: too few samples are asked; DataError: a split has too few pictures.
+    """
+    if count < MIN_SAMPLES:
+        raise InvalidInput(f"At least {MIN_SAMPLES} samples are needed to measure, got {count}.")
+    for images, split in ((train, "train"), (held_out, "test")):
+        if len(images) < MIN_REAL:
+            raise DataError(
+                f"Measuring needs at least {MIN_REAL} pictures in the {split} split, and "
+                f"{images.name} has {len(images)}: give more pictures."
+            )
 
 
 def asked_classes(card: ModelCard, data: ImageSet, count: int) -> Tensor | None:
@@ -119,10 +142,25 @@ def fitting_judge(folder: Path, classes: tuple[ClassLabel, ...]) -> JudgeExtract
     return judge if same and classes else None
 
 
-def extractor_for(extractor_id: str, weights: Path | None, judge_folder: Path) -> FeatureExtractor:
-    """The extractor asked for; `judge` without weights is the bundled one."""
+def extractor_for(
+    extractor_id: str, weights: Path | None, judge_folder: Path | None
+) -> FeatureExtractor:
+    """The extractor asked for; `judge` without weights is the one in `judge_folder`."""
     path = judge_folder if extractor_id == "judge" and weights is None else weights
     return open_extractor(extractor_id, path, networks=NETWORKS)
+
+
+def remembered_features(folder: Path, pictures: Tensor, extractor: FeatureExtractor) -> Tensor:
+    """`extract_features`, kept below `folder` by the hash of pictures, weights and resize."""
+    digest = hashlib.sha256(pictures.contiguous().numpy().data)
+    digest.update("/".join((extractor.id, extractor.sha256, extractor.resize)).encode())
+    path = folder / f"{digest.hexdigest()}.safetensors"
+    with suppress(CardError):
+        return load_tensors(path)["features"]
+    features = extract_features(pictures, extractor)
+    with suppress(StorageError):  # an unwritable cache only means computing again
+        write_atomically(path, save({"features": features}))
+    return features
 
 
 def evaluate(
@@ -135,18 +173,23 @@ def evaluate(
     judge: JudgeExtractor | None,
     *,
     seed: int,
+    metrics: Sequence[str] = STANDARD_METRICS,
+    cache: Path | None = None,
 ) -> Evaluation:
-    """Scores of samples uint8 [N,3,H,W] asked with class ids [N] (of the card's classes)."""
-    scores = evaluate_samples(
-        samples,
+    """Scores of samples uint8 [N,3,H,W] asked with class ids [N] (of the card's classes).
+
+    Features of the real pictures are kept in the folder `cache`, where one is given.
+    """
+    reference = Reference.measure(
         train.images,
         held_out.images,
         extractor,
         split=f"{train.name}-{card.image_size}/{train.split}",
         resize=train.resize,
         seed=seed,
-        metrics=STANDARD_METRICS,
+        extract=extract_features if cache is None else partial(remembered_features, cache),
     )
+    scores = score_features(extract_features(samples, extractor), reference, metrics=metrics)
     if judge is None or asked is None:
         return Evaluation(scores, None, None)
     names = [label.name for label in card.classes]

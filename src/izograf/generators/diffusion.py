@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -119,9 +120,15 @@ def build(
         CardError: the card lacks the sampling facts of this family, or weights do not fit.
     """
     missing = {"preconditioner", "sigma_min", "sigma_max"} - set(card.sampling)
+    missing |= {"num_inference_steps", "sampler", "schedule"} - {o.name for o in card.options}
     if missing:
         raise CardError(
             f"The card of {card.name!r} lacks sampling facts: {', '.join(sorted(missing))}."
+        )
+    low, high = card.sampling["sigma_min"], card.sampling["sigma_max"]
+    if not 0 < low < high < math.inf:
+        raise CardError(
+            f"The card of {card.name!r} must have 0 < sigma_min < sigma_max, got {low} and {high}."
         )
     precondition = preconditioner_from_json(
         card.sampling["preconditioner"], source=f"The card of {card.name!r}"

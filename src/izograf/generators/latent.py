@@ -66,4 +66,6 @@ def build(card: ModelCard, tensors: Mapping[str, Tensor], placement: Placement) 
     latent_dim = card.network.get("config", {}).get("latent_dim")
     if not isinstance(latent_dim, int):
         raise CardError(f"The card of {card.name!r} does not state the network's latent_dim.")
+    if "truncation" not in {option.name for option in card.options}:
+        raise CardError(f"The card of {card.name!r} lacks the option truncation.")
     return LatentGenerator(card, build_network(card, tensors, placement), latent_dim, placement)

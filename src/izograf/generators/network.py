@@ -20,7 +20,8 @@ def build_network(
     """The card's network with the given weights, in eval mode, on the placement's device and dtype.
 
     Raises:
-        CardError: unknown network, a config it refuses, or weights of another shape.
+        CardError: unknown network, a config it refuses or that contradicts the card, or weights
+            of another shape.
     """
     if "name" not in card.network or "config" not in card.network:
         raise CardError(f"The card of {card.name!r} does not say which network it has.")
@@ -28,6 +29,12 @@ def build_network(
     config = config_from_json(
         network_type.config, card.network["config"], source=f"The card of {card.name!r}"
     )
+    for field, expected in (("image_size", card.image_size), ("num_classes", len(card.classes))):
+        if getattr(config, field) != expected:
+            raise CardError(
+                f"The card of {card.name!r} contradicts itself: {field} is {expected}, but "
+                f"{getattr(config, field)} in its network."
+            )
     with torch.device("meta"):
         network = network_type.build(config)
     try:

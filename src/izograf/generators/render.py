@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from izograf.schema.request import GenerationRequest
 
 RECORD_KEY = "izograf"  # the PNG text chunk that carries the record
 BATCH_SIZE = 16
+MAX_BATCH = 256  # of a record that is to be verified
+MAX_PIXELS = 4096 * 4096
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,12 @@ def resolve_request(card: ModelCard, request: GenerationRequest) -> GenerationRe
     """
     condition = dict(request.condition)
     kind = condition.get("type")
-    if kind == "class":
+    if kind == "class" and "class" in condition:
         if not card.classes:
             raise InvalidInput(f"{card.name} has no classes: leave out --class.")
         condition["class"] = card.classes[resolve_class(condition["class"], card.classes)].name
     elif kind != "none":
-        raise InvalidInput(f"{card.name} does not take a {kind} condition.")
+        raise InvalidInput(f"{card.name} does not take the condition {condition}.")
     options = parse_options(request.options, card.options)
     return GenerationRequest(request.model, condition, request.num_images, request.seed, options)
 
@@ -131,27 +134,54 @@ def read_png(path: Path) -> tuple[Tensor, Mapping[str, Any]]:
         InvalidInput: not a PNG made by izograf, or its record is unreadable.
     """
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
+            opened = Image.open(path)
+        with opened as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels are too many")
             image.load()
             text = getattr(image, "text", {}).get(RECORD_KEY)
             flat = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
             pixels = flat.reshape(image.height, image.width, 3).permute(2, 0, 1).contiguous()
     except FileNotFoundError:
         raise NotFound(f"There is no file {path}.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise InvalidInput(f"{path} is not a readable picture: {error}.") from error
+    except UnidentifiedImageError:
+        raise InvalidInput(f"{path} is not a picture that can be read.") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InvalidInput(f"{path} cannot be read as a picture: {error}.") from error
     if text is None:
         raise InvalidInput(
             f"{path} carries no izograf record: it was not made here, or its metadata was removed."
         )
     try:
         record = json.loads(text)
-        GenerationRequest.from_json(record["request"])
-        if not isinstance(record["batch"], list) or not isinstance(record["environment"], dict):
-            raise TypeError("batch or environment")
-        return pixels, record
-    except (ValueError, KeyError, TypeError) as error:
+        _check_record(record)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InvalidInput(f"The izograf record of {path} is malformed: {error}.") from error
+    except InvalidInput as error:
+        raise InvalidInput(f"The izograf record of {path} is malformed. {error}") from error
+    return pixels, record
+
+
+def _check_record(record: Any) -> None:
+    """Anybody can write a record: nothing in it may be believed before it was looked at."""
+    request = GenerationRequest.from_json(record["request"])
+    for name, value in request.options.items():
+        if not isinstance(value, bool | int | float | str):
+            raise TypeError(f"the option {name} has no plain value")
+    for key in ("model_sha256", "pixels_sha256"):
+        if not isinstance(record[key], str):
+            raise TypeError(f"{key} is not text")
+    if not isinstance(record["environment"], dict):
+        raise TypeError("environment is not an object")
+    first, count = record["batch"]
+    seed = record["seed"]
+    if any(type(value) is not int for value in (first, count, seed)):
+        raise TypeError("seed and batch are not whole numbers")
+    end = request.seed + request.num_images
+    if not request.seed <= first <= seed < first + count <= min(end, first + MAX_BATCH):
+        raise ValueError(f"no request for these seeds computes the batch {first}, {count}")
 
 
 @dataclass(frozen=True)
@@ -178,7 +208,10 @@ def verify(
     generator: Generator,
     environment: Mapping[str, str],
 ) -> Verification:
-    """Makes the picture again, in a batch like its first one, and compares the pixels."""
+    """Makes the picture again, in a batch like its first one, and compares the pixels.
+
+    `record` is one that `read_png` gave.
+    """
     remarks = []
     if pixels_sha256(pixels) != record["pixels_sha256"]:
         remarks.append("the picture was changed after it was made")
@@ -186,11 +219,9 @@ def verify(
         if environment.get(key) != before:
             remarks.append(f"{key} was {before}, now {environment.get(key)}")
     request = resolve_request(generator.card, GenerationRequest.from_json(record["request"]))
-    first, count = (int(value) for value in record["batch"])
-    if not first <= int(record["seed"]) < first + count <= first + 10_000:
-        raise InvalidInput("The record's batch does not hold its own seed.")
+    first, count = record["batch"]
     again = _render_batch(generator, request, range(first, first + count), ignore)
-    ours = again[int(record["seed"]) - first]
+    ours = again[record["seed"] - first]
     if ours.shape != pixels.shape:
         return Verification("different", 0.0, (*remarks, "the size differs"))
     error = (ours.double() - pixels.double()).square().mean().item()

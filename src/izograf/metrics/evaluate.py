@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,8 @@ from izograf.schema.errors import InvalidInput
 
 STANDARD_METRICS = ("frechet", "kid")
 NUM_GROUPS = 20
+Extract = Callable[[Tensor, FeatureExtractor], Tensor]
+"""(pictures uint8 [N,3,H,W], extractor) -> features float32 [N,D]."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,21 @@ class Reference:
         split: str,
         resize: str = "",
         seed: int = 0,
-        batch_size: int = 64,
+        extract: Extract = extract_features,
     ) -> Reference:
-        """Extracts the features; arguments as for `evaluate_samples`."""
+        """The reference that these pictures make.
+
+        Args:
+            real: reference pictures, uint8 [N,3,H,W].
+            held_out: real pictures that are not among `real`; they give the floor.
+            split: the data and split that `real` is, `scenes-64/train`.
+            resize: how the pictures came to their size (`lanczos-64`); the score's `resize`
+                joins it with the extractor's own.
+            extract: `extract_features`, or the same with a memory.
+
+        Raises:
+            InvalidInput: pictures are not uint8 [B,3,H,W], or of two sizes.
+        """
         if checked_pictures(real).shape[1:] != checked_pictures(held_out).shape[1:]:
             raise InvalidInput(
                 "Reference and held-out pictures must have one size, got "
@@ -59,59 +73,15 @@ class Reference:
             )
         noise = uniform_noise(len(held_out), real.shape[-2], real.shape[-1], seed=seed)
         return cls(
-            real=extract_features(real, extractor, batch_size=batch_size),
-            held_out=extract_features(held_out, extractor, batch_size=batch_size),
-            noise=extract_features(noise, extractor, batch_size=batch_size),
+            real=extract(real, extractor),
+            held_out=extract(held_out, extractor),
+            noise=extract(noise, extractor),
             extractor_id=extractor.id,
             sha256=extractor.sha256,
             split=split,
             resize=f"{resize} > {extractor.resize}" if resize else extractor.resize,
             seed=seed,
         )
-
-
-def evaluate_samples(
-    fake: Tensor | Iterable[Tensor],
-    real: Tensor,
-    held_out: Tensor,
-    extractor: FeatureExtractor,
-    *,
-    split: str,
-    resize: str = "",
-    seed: int = 0,
-    num_groups: int = NUM_GROUPS,
-    metrics: Sequence[str] = STANDARD_METRICS,
-    batch_size: int = 64,
-) -> tuple[Score, ...]:
-    """One `Score` per metric of generated pictures against real ones, Frechet distance first.
-
-    To measure several generators, make one `Reference` and call `score_features` for each.
-
-    Args:
-        fake: uint8 [M,3,H,W], or an iterable of such batches.
-        real: reference pictures, uint8 [N,3,H,W].
-        held_out: real pictures that are not among `real`; they give the floor.
-        split: the data and split that `real` is, `scenes-64/train`.
-        resize: how the pictures came to their size (`lanczos-64`); the score's `resize` joins
-            it with the extractor's own.
-        num_groups: groups of the jackknife, see `score_features`.
-        metrics: names from the metrics registry.
-
-    Raises:
-        InvalidInput: pictures are not uint8 [B,3,H,W], too few, or of two sizes.
-        NotFound: unknown metric.
-    """
-    reference = Reference.measure(
-        real,
-        held_out,
-        extractor,
-        split=split,
-        resize=resize,
-        seed=seed,
-        batch_size=batch_size,
-    )
-    features = extract_features(fake, extractor, batch_size=batch_size)
-    return score_features(features, reference, num_groups=num_groups, metrics=metrics)
 
 
 def score_features(

@@ -6,7 +6,6 @@ The network lives in another layer; its constructor comes in through `ExtractorS
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, cast
 
 import torch
@@ -17,12 +16,11 @@ from izograf.metrics.extractors import batches, checked_pictures
 from izograf.metrics.registry import EXTRACTORS, ExtractorSource
 from izograf.metrics.resizing import antialiased, antialiased_name, only_resize
 from izograf.metrics.weights import frozen, load_weights, required, state_sha256
-from izograf.schema.card import ModelCard
-from izograf.schema.errors import CardError, InvalidInput, NotFound
+from izograf.schema.errors import CardError, InvalidInput
+from izograf.schema.library import read_card
 
 JUDGE_ID = "judge"
 WEIGHTS_NAME = "weights.safetensors"
-CARD_NAME = "card.json"
 
 
 class JudgeNetwork(Protocol):
@@ -98,7 +96,7 @@ def open_judge(source: ExtractorSource) -> JudgeExtractor:
     """
     path = required(source.weights, JUDGE_ID)
     folder = path if path.is_dir() else path.parent
-    card = _read_card(folder / CARD_NAME)
+    card = read_card(folder)
     name = str(card.network.get("name"))
     if name not in source.networks:
         known = ", ".join(source.networks) or "none"
@@ -117,9 +115,3 @@ def open_judge(source: ExtractorSource) -> JudgeExtractor:
         sha256=sha256,
         device=source.device,
     )
-
-
-def _read_card(path: Path) -> ModelCard:
-    if not path.is_file():
-        raise NotFound(f"There is no model card {path}.")
-    return ModelCard.loads(path.read_text(encoding="utf-8"), source=str(path))

@@ -53,6 +53,8 @@ class DCGANConfig:
                 f"image_size must be 8, 16, 32, 64, 128, ... for this network, got "
                 f"{self.image_size}"
             )
+        if self.num_classes < 0:
+            raise ValueError(f"num_classes must not be negative, got {self.num_classes}")
         if min(self.latent_dim, self.width, self.max_width, self.class_dim) < 1 or self.depth < 0:
             raise ValueError("latent_dim, width, max_width and class_dim must be positive")
 

@@ -57,6 +57,8 @@ class UNetConfig:
     activation: Activation = "silu"
 
     def __post_init__(self) -> None:
+        if not self.multipliers:
+            raise ValueError("multipliers must name at least one level")
         smallest = self.patch_size * 2 ** (len(self.multipliers) - 1)
         if min(self.width, self.depth, self.patch_size, self.head_dim, *self.multipliers) < 1:
             raise ValueError("width, depth, patch_size, head_dim and multipliers must be positive")
@@ -65,14 +67,22 @@ class UNetConfig:
                 f"image_size must be a multiple of {smallest} for this network, "
                 f"got {self.image_size}"
             )
+        if self.num_classes < 0 or self.channels < 1:
+            raise ValueError("num_classes must not be negative, and channels must be positive")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be from 0 to below 1, got {self.dropout:g}")
-        for level, factor in enumerate(self.multipliers):
-            resolution = self.image_size // self.patch_size // 2**level
-            if resolution in self.attention and self.width * factor % self.head_dim:
+        resolutions = [
+            self.image_size // self.patch_size // 2**level for level in range(len(self.multipliers))
+        ]
+        factors = zip(self.multipliers, resolutions, strict=True)
+        attending = {factor for factor, resolution in factors if resolution in self.attention}
+        if self.attention:  # then the middle attends too
+            attending.add(self.multipliers[-1])
+        for factor in attending:
+            if self.width * factor % self.head_dim:
                 raise ValueError(
                     f"head_dim {self.head_dim} must divide the {self.width * factor} channels "
-                    f"of the level with attention"
+                    f"of a level with attention"
                 )
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import nn
 
-from izograf.core.config import apply_settings, config_to_json
+from izograf.core.config import config_to_json
 from izograf.data.augment import differentiable_augmentation
 from izograf.models.classifier import Classifier, ClassifierConfig
 from izograf.objectives.classification import ClassificationObjective
@@ -42,8 +42,8 @@ def classifier(request: RunRequest) -> Job:
     chosen = request.hyperparameters.over(DEFAULTS)
     if chosen.objective != DEFAULTS.objective:
         raise InvalidInput(f"The recipe {NAME} has one objective: {DEFAULTS.objective}.")
-    default = ClassifierConfig(request.image_size, len(request.train.classes))
-    config = apply_settings(default, chosen.settings)
+    default = partial(ClassifierConfig, request.image_size, len(request.train.classes))
+    config = parts.network_config(default, chosen.settings)
     placement = chosen.placement(width=config.width)
     network = parts.build_seeded(partial(Classifier, config), chosen.seed, placement)
     objective = ClassificationObjective(

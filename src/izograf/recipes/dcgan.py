@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import nn
 
-from izograf.core.config import apply_settings, config_to_json
+from izograf.core.config import config_to_json
 from izograf.data.augment import differentiable_augmentation
 from izograf.generators.latent import LatentGenerator, latent_options
 from izograf.models.dcgan import DCGANConfig, DCGANDiscriminator, DCGANGenerator
@@ -43,8 +43,8 @@ def dcgan(request: RunRequest) -> Job:
     `--objective` names the adversarial loss; both players see differentiably augmented images.
     """
     chosen = request.hyperparameters.over(DEFAULTS)
-    default = DCGANConfig(image_size=8, num_classes=len(request.train.classes))
-    config = apply_settings(default, (f"image_size={request.image_size}", *chosen.settings))
+    default = partial(DCGANConfig, request.image_size, len(request.train.classes))
+    config = parts.network_config(default, chosen.settings)
     placement = chosen.placement(width=2 * config.width)
     generator = parts.build_seeded(partial(DCGANGenerator, config), chosen.seed, placement)
     discriminator = parts.build_seeded(

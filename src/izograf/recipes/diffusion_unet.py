@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import nn
 
-from izograf.core.config import apply_settings, config_to_json
+from izograf.core.config import config_to_json
 from izograf.diffusion.denoiser import Denoiser
 from izograf.diffusion.precondition import PRECONDITIONERS
 from izograf.generators.diffusion import (
@@ -57,7 +57,7 @@ def unet_config(image_size: int, num_classes: int) -> UNetConfig:
         multipliers=multipliers,
         depth=2,
         attention=(bottom,),
-        head_dim=64,
+        head_dim=64 if levels > 1 else 32,  # must divide the channels, 96 with one level
     )
 
 
@@ -68,9 +68,8 @@ def diffusion_unet(request: RunRequest) -> Job:
     `--objective` names what the network predicts, rectified flow by default.
     """
     chosen = request.hyperparameters.over(DEFAULTS)
-    config = apply_settings(
-        unet_config(request.image_size, len(request.train.classes)), chosen.settings
-    )
+    default = partial(unet_config, request.image_size, len(request.train.classes))
+    config = parts.network_config(default, chosen.settings)
     placement = chosen.placement(width=config.width)
     prediction = chosen.objective or ""
     precondition, noise_law = PRECONDITIONERS[prediction](), NoiseLaw()

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from izograf.checkpoints.files import save_model
+from izograf.core.config import apply_settings
 from izograf.core.devices import Placement, free_threads, processor_name
 from izograf.core.pixels import to_uint8
 from izograf.core.rng import generator, seeded_layers
 from izograf.core.types import Batch, Condition, Generator
 from izograf.data.batches import BatchStream, horizontal_flip
+from izograf.data.storage import available_memory
 from izograf.generators.sheet import contact_sheet
 from izograf.metrics.extractors import extract_features, open_extractor
 from izograf.metrics.registry import METRICS
@@ -27,10 +29,34 @@ from izograf.schema.errors import InvalidInput
 from izograf.training.run import Averaged
 from izograf.training.trainer import autocast
 
+C = TypeVar("C")
+
 DTYPE_ON_DISK = torch.float16
 PREVIEWS_PER_CLASS = 6
 MAX_PREVIEW_CLASSES = 10
 HELD_OUT_IMAGES = 1024
+
+
+DATA_DECIDES = ("image_size", "num_classes", "channels")
+BYTES_PER_PARAMETER = 20  # float32 weight, gradient, two moments of Adam, moving average
+
+
+def network_config(default: Callable[[], C], settings: Sequence[str]) -> C:
+    """The recipe's default network with the user's `name=value` settings.
+
+    Raises:
+        InvalidInput: a picture size the network cannot have, a value it refuses, or a field that
+            the data decides.
+    """
+    for setting in settings:
+        name = setting.partition("=")[0].strip()
+        if name in DATA_DECIDES:
+            raise InvalidInput(f"{name} follows from the data: leave out --set {setting}.")
+    try:
+        config = default()
+    except ValueError as error:
+        raise InvalidInput(f"{error}.") from error
+    return apply_settings(config, settings)
 
 
 def make_optimizer(
@@ -63,11 +89,31 @@ def make_optimizer(
 
 
 def build_seeded(build: Callable[[], nn.Module], seed: int, placement: Placement) -> nn.Module:
-    """A network initialised from `seed`, on the placement's device, channels last, float32."""
+    """A network initialised from `seed`, on the placement's device, channels last, float32.
+
+    Raises:
+        InvalidInput: training it would take more memory than there is.
+    """
+    _check_memory(build)
     with seeded_layers(seed, "initialisation"):
         network = build()
     network.to(placement.device)
     return network.to(memory_format=placement.memory_format)  # type: ignore[call-overload,no-any-return]
+
+
+def _check_memory(build: Callable[[], nn.Module]) -> None:
+    available = available_memory()
+    try:
+        with torch.device("meta"):
+            count = sum(parameter.numel() for parameter in build().parameters())
+    except (RuntimeError, TypeError) as error:  # sizes beyond what a tensor can have
+        raise InvalidInput("The network is too large to be built: choose a smaller one.") from error
+    if count * BYTES_PER_PARAMETER > available:
+        raise InvalidInput(
+            f"Training this network of {count / 1e6:,.0f} M parameters needs "
+            f"{count * BYTES_PER_PARAMETER / 1e9:,.0f} GB, and {available / 1e9:,.0f} GB are free: "
+            "choose a smaller one."
+        )
 
 
 def training_batches(

@@ -7,8 +7,7 @@ flags and web forms come from the card; code that uses a model never asks for it
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -89,7 +88,7 @@ class ModelCard:
         """
         try:
             raw = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CardError(f"{source} is not a model card: {error}.") from error
         return cls.from_json(raw, source=source)
 
@@ -122,16 +121,43 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 
 
 def _field(key: str, value: Any) -> Any:
-    if key == "classes":
-        return tuple(ClassLabel.from_json(item) for item in value)
-    if key == "options":
-        return tuple(OptionSpec.from_json(item) for item in value)
-    if key in ("conditions", "metrics", "parents"):
-        if not isinstance(value, Sequence) or isinstance(value, str):
+    if key in _LISTS:
+        if not isinstance(value, list | tuple):
             raise TypeError(f"{key} must be a list")
-        return tuple(value)
-    if not isinstance(value, _TYPES[key]) or (key == "image_size" and isinstance(value, bool)):
+        return tuple(_LISTS[key](item) for item in value)
+    if not isinstance(value, _TYPES[key]) or isinstance(value, bool):
         raise TypeError(f"{key} has the wrong type ({type(value).__name__})")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{key} must be finite")
+    return _CHECKS[key](value) if key in _CHECKS else value
+
+
+def _positive(value: int) -> int:
+    if value < 1:
+        raise ValueError(f"image_size must be positive, got {value}")
     return value
+
+
+def _hashes(value: Json) -> Mapping[str, str]:
+    return {name: _text(sha256) for name, sha256 in value.items()}
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"text was expected, got {value!r}")
+    return value
+
+
+def _object(value: Any) -> Json:
+    if not isinstance(value, dict):
+        raise TypeError(f"an object was expected, got {value!r}")
+    return value
+
+
+_CHECKS: Mapping[str, Callable[[Any], Any]] = {"image_size": _positive, "weights": _hashes}
+
+_LISTS: Mapping[str, Callable[[Any], Any]] = {
+    "classes": ClassLabel.from_json,
+    "options": OptionSpec.from_json,
+    "conditions": _text,
+    "metrics": _object,
+    "parents": _text,
+}

@@ -56,6 +56,27 @@ class StorageError(IzografError):
     http_status = 507
 
 
+class StoreUnavailable(StorageError):
+    """The database is locked, down or unreachable just now; the same request may work later."""
+
+    exit_code = 10
+    http_status = 503
+
+
+class Conflict(InvalidInput):
+    """The request contradicts what is already there: a taken name, a reused idempotency key."""
+
+    exit_code = 11
+    http_status = 409
+
+
+class QueueFull(IzografError):
+    """As many jobs are waiting as the operator allows; the same request may work later."""
+
+    exit_code = 12
+    http_status = 429
+
+
 class TrainingDiverged(IzografError):
     """A loss became NaN or infinite; the last good checkpoint was kept."""
 

@@ -50,9 +50,11 @@ class ClassLabel:
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> ClassLabel:
         forms = value.get("forms", {})
-        if not isinstance(forms, Mapping):
+        if not isinstance(forms, Mapping) or not all(isinstance(v, list) for v in forms.values()):
             raise TypeError("forms must be an object of language -> list of words")
-        return cls(str(value["name"]), {str(k): tuple(map(str, v)) for k, v in forms.items()})
+        if not isinstance(value["name"], str):
+            raise TypeError("a class must have a name")
+        return cls(value["name"], {str(k): tuple(map(str, v)) for k, v in forms.items()})
 
 
 def _english_plurals(word: str) -> tuple[str, ...]:
@@ -80,8 +82,8 @@ def resolve_class(text: str, classes: Sequence[ClassLabel]) -> int:
     for index, label in enumerate(classes):
         if wanted in label.accepted():
             return index
-    if wanted.isdecimal() and int(wanted) < len(classes):
-        return int(wanted)
+    if text.strip() in map(str, range(len(classes))):
+        return int(text)
     near = nearest_classes(text, classes)
     hint = f"did you mean {_either(near)}?" if near else f"known classes: {_listed(classes)}."
     raise NotFound(f"Unknown class {text!r}: {hint}")

@@ -10,7 +10,7 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from izograf.schema.errors import InvalidInput
 
@@ -61,8 +61,10 @@ class OptionSpec:
         raise InvalidInput(f"{self.name} must be one of {', '.join(self.choices)}.{hint}")
 
     def _parse_boolean(self, value: OptionValue) -> bool:
-        known = {True: True, False: False, "true": True, "false": False, "yes": True, "no": False}
-        key = value.casefold() if isinstance(value, str) else value
+        if isinstance(value, bool):
+            return value
+        known = {"true": True, "false": False, "yes": True, "no": False}
+        key = value.casefold() if isinstance(value, str) else ""
         if key not in known:
             raise InvalidInput(f"{self.name} must be true or false, got {value!r}.")
         return known[key]
@@ -70,7 +72,7 @@ class OptionSpec:
     def _parse_number(self, value: OptionValue) -> float:
         try:
             number = float(value)
-        except ValueError:
+        except (ValueError, TypeError, OverflowError):
             number = math.nan
         whole = self.kind == "integer"
         if isinstance(value, bool) or not math.isfinite(number) or (whole and number % 1 != 0):
@@ -98,12 +100,29 @@ class OptionSpec:
         return out | {key: value for key, value in optional.items() if value not in ("", None, [])}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> OptionSpec:
+    def from_json(cls, value: Mapping[str, Any]) -> OptionSpec:
+        """The option that `to_json` wrote.
+
+        Raises:
+            TypeError, ValueError, KeyError: a field is missing, unknown, of the wrong type, or
+                the default is not a value of the option.
+        """
         known = dict(value)
-        choices = known.pop("choices", ())
-        if not isinstance(choices, Sequence):
-            raise TypeError("choices must be a list")
-        return cls(choices=tuple(map(str, choices)), **known)  # type: ignore[arg-type]
+        choices = known.pop("choices", [])
+        if not isinstance(choices, list) or known["kind"] not in get_args(OptionKind):
+            raise TypeError("choices must be a list, and kind one of the known ones")
+        spec = cls(choices=tuple(map(str, choices)), **known)
+        texts = (spec.name, spec.help)
+        bounds = (spec.minimum, spec.maximum)
+        if not all(isinstance(text, str) for text in texts) or not all(
+            bound is None or isinstance(bound, int | float) for bound in bounds
+        ):
+            raise TypeError("name and help must be text, minimum and maximum numbers")
+        try:
+            spec.parse(spec.default)
+        except InvalidInput as error:
+            raise ValueError(f"the default is impossible: {error}") from error
+        return spec
 
 
 def parse_options(

@@ -36,7 +36,7 @@ class GenerationRequest:
             raise InvalidInput(
                 f"num_images must be from 1 to {MAX_IMAGES:,}, got {self.num_images}."
             )
-        if not 0 <= self.seed <= MAX_SEED - self.num_images:
+        if not 0 <= self.seed <= MAX_SEED - self.num_images + 1:
             raise InvalidInput(f"seed must be from 0 to {MAX_SEED:,}, got {self.seed}.")
 
     @property
@@ -64,12 +64,15 @@ class GenerationRequest:
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> GenerationRequest:
         try:
-            return cls(
-                model=str(raw["model"]),
-                condition={str(k): str(v) for k, v in raw["condition"].items()},
-                num_images=int(raw["num_images"]),
-                seed=int(raw["seed"]),
-                options=dict(raw["options"]),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            model, condition, options = raw["model"], raw["condition"], raw["options"]
+            num_images, seed = raw["num_images"], raw["seed"]
+        except (KeyError, TypeError) as error:
             raise InvalidInput(f"The request is malformed: {error}.") from error
+        if not isinstance(model, str):
+            raise InvalidInput("The request is malformed: model must be text.")
+        if not (isinstance(condition, Mapping) and isinstance(options, Mapping)):
+            raise InvalidInput("The request is malformed: condition and options must be objects.")
+        if type(num_images) is not int or type(seed) is not int:
+            raise InvalidInput("The request is malformed: num_images and seed must be integers.")
+        named = {str(key): str(value) for key, value in condition.items()}
+        return cls(model, named, num_images, seed, dict(options))

@@ -14,7 +14,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -27,7 +27,14 @@ from izograf.core.storage import storage_errors, write_atomically
 from izograf.core.types import Batch, Objective
 from izograf.schema.errors import InvalidInput, TrainingDiverged
 from izograf.training.ema import MovingAverage
-from izograf.training.state import all_finite, checkpoints, load_state, prune, save_state
+from izograf.training.state import (
+    all_finite,
+    checkpoint_name,
+    checkpoints,
+    load_state,
+    prune,
+    save_state,
+)
 from izograf.training.trainer import StopTraining, TrainingConfig, TrainingState, train
 
 Averaged = nn.ModuleDict
@@ -64,6 +71,8 @@ class Scalars(Protocol):
     """Where logged numbers also go (TensorBoard's SummaryWriter fits)."""
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -104,9 +113,11 @@ def execute(
     asked: Mapping[str, Any],
     resume: bool = False,
     on_progress: OnProgress | None = None,
-    scalars: Scalars | None = None,
+    open_scalars: Callable[[int], Scalars] | None = None,
 ) -> str:
     """Runs `job` in `folder` to its end, a stop signal, or early stopping; returns why it ended.
+
+    `open_scalars` is called with the images seen so far, once the folder is known to be ours.
 
     Raises:
         InvalidInput: the folder holds another run, or `resume` finds none or a different one.
@@ -114,10 +125,10 @@ def execute(
         StorageError: the disk is full or not writable; the last checkpoint is kept.
     """
     check_folder(folder, asked, resume=resume)
-    if not resume:
-        write_atomically(folder / "run.json", json.dumps(asked, indent=1, ensure_ascii=False))
-    with storage_errors(folder), _locked(folder):
-        watcher = _RunWatcher(job, folder, on_progress, scalars)
+    with storage_errors(folder), _locked(folder), ExitStack() as stack:
+        if not resume:
+            write_atomically(folder / "run.json", json.dumps(asked, indent=1, ensure_ascii=False))
+        watcher = _RunWatcher(job, folder, on_progress)
         state = TrainingState(
             MovingAverage(
                 job.objective.modules, job.objective.averaged, share=job.training.ema_share
@@ -125,7 +136,9 @@ def execute(
         )
         if resume and (saved := checkpoints(folder / "checkpoints")):
             watcher.restore(load_state(saved[-1], job.objective, state))
-            _truncate_log(folder / "log.jsonl", state.images_seen)
+            watcher.remember(_truncate_log(folder / "log.jsonl", state.images_seen))
+        if open_scalars is not None:
+            watcher.scalars = stack.enter_context(closing(open_scalars(state.images_seen)))
         reason = "all images seen"
         with stop_signals() as stopped:
             watcher.stopped = stopped
@@ -153,12 +166,25 @@ def check_folder(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> Non
         return
     if not path.exists():
         raise InvalidInput(f"There is no run to resume in {folder}: leave out --resume to start.")
-    before = json.loads(path.read_text(encoding="utf-8"))
-    now = json.loads(json.dumps(asked))
+    try:
+        before = _flat(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError) as error:
+        raise InvalidInput(f"{path} cannot be read ({error}): start anew in another --out.") from (
+            error
+        )
+    now = _flat(json.loads(json.dumps(asked)))
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
         what = "; ".join(f"{k}: was {before.get(k)!r}, now {now.get(k)!r}" for k in changed)
         raise InvalidInput(f"{folder} was started with other settings ({what}): resume with those.")
+
+
+def _flat(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings by their own names, so that a difference names the one that differs."""
+    flat: dict[str, Any] = {}
+    for key, value in asked.items():
+        flat |= _flat(value) if isinstance(value, dict) else {key: value}
+    return flat
 
 
 @contextmanager
@@ -169,6 +195,7 @@ def _locked(folder: Path) -> Iterator[None]:
     except ImportError:  # not on Windows; there the check above is all there is
         yield
         return
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -206,16 +233,11 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 class _RunWatcher:
     """Decides after every step what is due: log, evaluation, sheet, checkpoint, end."""
 
-    def __init__(
-        self,
-        job: Job,
-        folder: Path,
-        on_progress: OnProgress | None,
-        scalars: Scalars | None,
-    ) -> None:
+    def __init__(self, job: Job, folder: Path, on_progress: OnProgress | None) -> None:
         self.stopped: Callable[[], bool] = lambda: False
+        self.scalars: Scalars | None = None
         self._job, self._folder = job, folder
-        self._on_progress, self._scalars = on_progress, scalars
+        self._on_progress = on_progress
         self._memory = _Progress()
         self._clock = time.monotonic()
         self._last_log = (self._clock, 0)
@@ -226,6 +248,10 @@ class _RunWatcher:
         known = dict(extra)
         known["best"] = math.inf if known["best"] is None else known["best"]
         self._memory = _Progress(**known)
+
+    def remember(self, logged: Mapping[str, float]) -> None:
+        """Takes up the newest logged numbers of the sessions before; they go on the card."""
+        self._latest |= logged
 
     def __call__(self, state: TrainingState, stats: Mapping[str, Tensor]) -> None:
         config = self._job.run
@@ -266,14 +292,17 @@ class _RunWatcher:
         self._write(state, stats | {"images_per_second": round(self._rate, 2)})
 
     def _write(self, state: TrainingState, stats: Mapping[str, float]) -> None:
-        self._latest |= stats
-        rounded = {name: float(f"{value:.6g}") for name, value in stats.items()}
+        self._latest |= {name: value for name, value in stats.items() if math.isfinite(value)}
+        rounded = {
+            name: float(f"{value:.6g}") if math.isfinite(value) else None  # NaN is not JSON
+            for name, value in stats.items()
+        }
         line = {"images_seen": state.images_seen, "seconds": round(self._elapsed(), 1), **rounded}
         with (self._folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
-        if self._scalars is not None:
+        if self.scalars is not None:
             for name, value in stats.items():
-                self._scalars.add_scalar(name, value, state.images_seen)
+                self.scalars.add_scalar(name, value, state.images_seen)
 
     def _diverged(self, state: TrainingState, bad: list[str]) -> None:
         kept = checkpoints(self._folder / "checkpoints")
@@ -320,7 +349,8 @@ class _RunWatcher:
         extra = vars(memory) | {"best": memory.best if math.isfinite(memory.best) else None}
         folder = self._folder / "checkpoints"
         save_state(folder, self._job.objective, state, extra)
-        prune(folder, keep=self._job.run.keep)
+        best = folder / checkpoint_name(memory.best_images)
+        prune(folder, keep=self._job.run.keep, also=best)
         if self._job.export is not None:
             facts = {
                 "images_seen": state.images_seen,
@@ -330,15 +360,24 @@ class _RunWatcher:
             self._job.export(state.average.modules, self._folder, facts)
 
 
-def _truncate_log(path: Path, images_seen: int) -> None:
-    """Drops the lines a killed run logged after its last checkpoint: they will be logged again."""
+def _truncate_log(path: Path, images_seen: int) -> dict[str, float]:
+    """Drops the lines a killed run logged after its last checkpoint: they will be logged again.
+
+    Returns the newest of every logged number that is kept.
+    """
+    latest: dict[str, float] = {}
     if not path.exists():
-        return
+        return latest
     kept = []
     for line in path.read_text().splitlines():
         try:
-            if json.loads(line)["images_seen"] <= images_seen:
-                kept.append(line + "\n")
-        except ValueError:  # a line cut short by the kill
+            logged = json.loads(line)
+            if logged.pop("images_seen") > images_seen:
+                continue
+        except (ValueError, KeyError, AttributeError):  # a line cut short by the kill
             continue
+        kept.append(line + "\n")
+        logged.pop("seconds", None)
+        latest |= {name: value for name, value in logged.items() if value is not None}
     write_atomically(path, "".join(kept))
+    return latest

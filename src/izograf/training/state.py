@@ -20,11 +20,16 @@ from izograf.training.trainer import TrainingState
 PREFIX = "images-"
 
 
+def checkpoint_name(images_seen: int) -> str:
+    """The folder of the checkpoint written after so many images."""
+    return f"{PREFIX}{images_seen:012d}"
+
+
 def save_state(
     folder: Path, objective: Objective, state: TrainingState, extra: Mapping[str, Any]
 ) -> Path:
     """Writes `folder/images-<count>` atomically and returns it; an existing one is kept."""
-    target = folder / f"{PREFIX}{state.images_seen:012d}"
+    target = folder / checkpoint_name(state.images_seen)
     if target.exists():
         return target
     tensors: dict[str, Tensor] = {}
@@ -65,8 +70,12 @@ def load_state(checkpoint: Path, objective: Objective, state: TrainingState) -> 
                 optimizer, _under(f"optimizer.{name}", tensors), described["optimizers"][name]
             )
         state.step, state.images_seen = described["step"], described["images_seen"]
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise CardError(f"The checkpoint {checkpoint} cannot be resumed: {error}.") from error
+    except (OSError, KeyError, ValueError, RuntimeError, CardError) as error:
+        reason = "its tensors are incomplete" if isinstance(error, CardError) else error
+        raise CardError(
+            f"The checkpoint {checkpoint} cannot be resumed ({reason}): remove it to go on from "
+            "the one before, or start anew."
+        ) from error
     extra: dict[str, Any] = described["extra"]
     return extra
 
@@ -83,6 +92,12 @@ def _restore_optimizer(
         if group["betas"] is None:
             del group["betas"]
     optimizer.load_state_dict({"state": entries, "param_groups": groups})
+    # Files hold contiguous tensors; fused optimisers walk weight and moments in memory order, so
+    # both must have the same strides, or the moments of one weight meet another.
+    for parameter, restored in optimizer.state.items():
+        for name, value in restored.items():
+            if value.shape == parameter.shape:
+                restored[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -92,7 +107,12 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def prune(folder: Path, *, keep: int, also: Path | None = None) -> None:
-    """Removes all but the newest `keep` checkpoints (and `also`, the best one, say)."""
+    """Removes all but the newest `keep` checkpoints (and `also`, the best one, say).
+
+    What a killed process left half-written goes too.
+    """
+    for unfinished in folder.glob(f".{PREFIX}*.tmp"):
+        shutil.rmtree(unfinished, ignore_errors=True)
     for old in checkpoints(folder)[:-keep]:
         if old != also:
             shutil.rmtree(old, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -48,10 +49,12 @@ class TrainingConfig:
                 f"The batch size {self.batch_size} must be a multiple of the "
                 f"accumulation {self.accumulation}."
             )
-        if self.l1 < 0 or not 0 <= self.ema_share < 1:
-            raise InvalidInput("l1 must not be negative, and the EMA share must be below 1.")
-        if self.gradient_clip is not None and self.gradient_clip <= 0:
-            raise InvalidInput("The gradient clip must be positive.")
+        if not 0 <= self.l1 < math.inf:
+            raise InvalidInput(f"l1 must be a number from 0 on, got {self.l1}.")
+        if not 0 <= self.ema_share < 1:
+            raise InvalidInput(f"The EMA share must be from 0 to below 1, got {self.ema_share}.")
+        if self.gradient_clip is not None and not self.gradient_clip > 0:
+            raise InvalidInput(f"The gradient clip must be positive, got {self.gradient_clip}.")
 
 
 @dataclass

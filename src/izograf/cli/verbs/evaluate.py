@@ -12,6 +12,7 @@ import typer
 from izograf.cli.app import app
 from izograf.cli.arguments import Data, Device, Json, Precision, parse_count
 from izograf.cli.verbs.generate import Guidance, Options, Sampler, Steps, given_options
+from izograf.schema.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from izograf.experiments.evaluation import Evaluation
@@ -31,8 +32,19 @@ def evaluate(
         Path | None, typer.Option(help="safetensors of the extractor; judge: a model folder.")
     ] = None,
     judge: Annotated[
-        str, typer.Option(help="The classifier model that names the class of each sample.")
-    ] = BUNDLED_JUDGE,
+        str | None,
+        typer.Option(
+            help="The classifier model that names the class of each sample.",
+            show_default=BUNDLED_JUDGE,
+        ),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="frechet, kid, precision, recall, density or coverage; may be repeated.",
+            show_default="frechet, kid",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the samples and the metrics.")] = 0,
     steps: Steps = None,
     guidance: Guidance = None,
@@ -55,13 +67,16 @@ def evaluate(
     from izograf.core.storage import write_atomically
     from izograf.data.dataset import load_images
     from izograf.experiments import evaluation
+    from izograf.metrics.evaluate import STANDARD_METRICS
+    from izograf.metrics.registry import METRICS
     from izograf.schema.library import CARD, find_model
 
     count = parse_count(num_samples)
     given = given_options(steps, guidance, sampler, options)
+    metrics = [name for name in metric or STANDARD_METRICS if METRICS[name]]
     configure_threads()
     folder = find_model(model)
-    judge_folder = find_model(judge)
+    judge_folder = _judge_folder(judge, needed=extractor == "judge" and extractor_weights is None)
     measuring = evaluation.extractor_for(extractor, extractor_weights, judge_folder)
     generator, placement = load_generator(model, device=device, precision=precision)
     card = generator.card
@@ -71,7 +86,11 @@ def evaluate(
         held_out = load_images(
             data, card.image_size, split="test", cache_dir=cache, on_progress=progress
         )
+    evaluation.check_counts(count, train, held_out)
     asked = evaluation.asked_classes(card, train, count)
+    fitting = evaluation.fitting_judge(judge_folder, card.classes) if judge_folder else None
+    if judge is not None and fitting is None:
+        raise InvalidInput(f"The judge {judge} does not know exactly the classes of {card.name}.")
     with counting_progress("generating") as progress:
         samples = evaluation.sample_many(
             generator, asked, count, seed=seed, options=given, on_progress=progress
@@ -83,29 +102,53 @@ def evaluate(
         train,
         held_out,
         measuring,
-        evaluation.fitting_judge(judge_folder, card.classes),
+        fitting,
         seed=seed,
+        metrics=metrics,
+        cache=cache_folder() / "features",
     )
     entries = [
         entry | {"sampling": dict(given), "precision": placement.precision}
         for entry in result.to_json()
     ]
-    if record:
-        kept = [m for m in card.metrics if m.get("name") not in {e["name"] for e in entries}]
-        write_atomically(folder / CARD, replace(card, metrics=(*kept, *entries)).dumps())
     if as_json:
         typer.echo(json.dumps(entries, ensure_ascii=False, indent=1))
     else:
         _print_table(card.name, result)
+    if record:  # last: what took long to measure is shown even where the card cannot be written
+        measured = {entry["name"] for entry in entries}
+        kept = [metric for metric in card.metrics if metric.get("name") not in measured]
+        write_atomically(folder / CARD, replace(card, metrics=(*kept, *entries)).dumps())
+
+
+def _judge_folder(judge: str | None, *, needed: bool) -> Path | None:
+    """Where the judge lies; None where there is no bundled one and nothing asks for it."""
+    from izograf.schema.library import find_model
+
+    try:
+        return find_model(judge or BUNDLED_JUDGE)
+    except NotFound:
+        if judge or needed:
+            raise
+        return None
 
 
 def _print_table(name: str, result: Evaluation) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{name}: lower distances are better", title_justify="left")
-    for column in ("score", "value", "95 %", "floor", "ceiling", "relative", "real / fake"):
-        table.add_column(column, justify="left" if column == "score" else "right")
+    first = result.scores[0]
+    title = (
+        f"{name}: {first.num_fake:,} samples, {first.num_real:,} pictures; "
+        "lower distances are better"
+    )
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("score", "value", "95 %", "floor", "ceiling", "relative"):
+        if column == "score":
+            table.add_column(column, no_wrap=True)
+        else:
+            table.add_column(column, justify="right")
     for score in result.scores:
         low, high = score.ci95
         table.add_row(
@@ -115,7 +158,6 @@ def _print_table(name: str, result: Evaluation) -> None:
             f"{score.floor:.4g}",
             f"{score.ceiling:.4g}",
             f"{score.relative:.3f}",
-            f"{score.num_real:,} / {score.num_fake:,}",
         )
     console = Console()
     console.print(table)

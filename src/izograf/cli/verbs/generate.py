@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,7 @@ IMAGE_SUFFIXES = (".png",)
 OTHER_SUFFIXES = (".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 DEFAULT_MODEL = "scenes"
 SHEET_COLUMNS = 8
+MAX_STEM = 100
 
 Model = Annotated[
     str, typer.Option("--model", "-m", help="A name of `izograf models`, or a folder.")
@@ -114,7 +116,7 @@ def _generate(
     for item in written:
         typer.echo(item["path"])
     typer.echo(
-        f"{total} pictures in {seconds:.1f} s on {placement.device} ({placement.precision}).",
+        f"{total} picture{'' if total == 1 else 's'} in {seconds:.1f} s on {placement.device} ({placement.precision}).",
         err=True,
     )
 
@@ -147,6 +149,7 @@ def sheet(
     from izograf.schema.labels import both_languages
     from izograf.schema.library import find_model, read_card
 
+    _refuse_other_format(output)
     card = read_card(find_model(model))
     given = given_options(steps, guidance, sampler, options)
     requests = [
@@ -257,10 +260,7 @@ def _conditions(card: ModelCard, classes: list[str] | None) -> list[dict[str, st
 def _paths(output: Path, requests: list[GenerationRequest]) -> list[dict[int, Path]]:
     """Where each seed's picture of each request goes."""
     suffix = output.suffix.lower()
-    if suffix in OTHER_SUFFIXES:
-        raise InvalidInput(
-            f"Pictures are written as PNG, which keeps how they were made: use {output.stem}.png."
-        )
+    _refuse_other_format(output)
     total = sum(request.num_images for request in requests)
     if suffix in IMAGE_SUFFIXES:
         if total == 1:
@@ -269,9 +269,21 @@ def _paths(output: Path, requests: list[GenerationRequest]) -> list[dict[int, Pa
     if output.is_file():
         raise InvalidInput(f"{output} is a file, and {total} pictures need a folder.")
     return [
-        {seed: output / f"{request.label}-{seed}.png" for seed in request.seeds}
+        {seed: output / f"{_file_stem(request.label)}-{seed}.png" for seed in request.seeds}
         for request in requests
     ]
+
+
+def _file_stem(label: str) -> str:
+    """The label as part of a file name: a class may be called AC/DC, or come from a bad card."""
+    return re.sub(r"[^\w .+-]|^\.+", "_", label)[:MAX_STEM]
+
+
+def _refuse_other_format(output: Path) -> None:
+    if output.suffix.lower() in OTHER_SUFFIXES:
+        raise InvalidInput(
+            f"Pictures are written as PNG, which keeps how they were made: use {output.stem}.png."
+        )
 
 
 def _described(path: Path, request: GenerationRequest, record: Any) -> dict[str, Any]:

@@ -21,7 +21,9 @@ def models(
     from izograf.schema.library import find_model, list_models, read_card
 
     if name:
-        typer.echo(read_card(find_model(name)).dumps(), nl=False)
+        card = read_card(find_model(name))
+        shown = json.dumps([card.to_json()], ensure_ascii=False, indent=1)
+        typer.echo(shown if as_json else card.dumps().rstrip())
         return
     found = list_models()
     if as_json:
@@ -79,6 +81,14 @@ def _facts(card: Any) -> dict[str, Any]:
 
 
 def _score(metric: Any) -> str:
+    """A recorded score in one line; what is no score, on a card from elsewhere, as it is."""
+    try:
+        return _score_line(metric)
+    except (KeyError, TypeError, ValueError):
+        return str(metric)
+
+
+def _score_line(metric: Any) -> str:
     value = metric["value"]
     if metric["name"] == "class agreement":
         return f"class agreement {value:.1%} of {metric['num_fake']:,}"

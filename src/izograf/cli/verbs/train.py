@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from izograf.schema.errors import InvalidInput, MissingExtra
 
 if TYPE_CHECKING:
     from izograf.recipes.registry import Hyperparameters, RunRequest
+    from izograf.training.run import Scalars
 
 RECOMMENDED = "diffusion-unet"
 WHY = (
@@ -62,7 +64,9 @@ def train(
     weight_decay: Annotated[float | None, typer.Option(help="L2 regularisation.")] = None,
     l1: Annotated[float | None, typer.Option(help="L1 regularisation.")] = None,
     dropout: Annotated[float | None, typer.Option(help="Dropout of the network.")] = None,
-    gradient_clip: Annotated[float | None, typer.Option(help="Largest gradient norm.")] = None,
+    gradient_clip: Annotated[
+        float | None, typer.Option(help="Largest gradient norm; 0 for no limit.")
+    ] = None,
     warmup: Annotated[float | None, typer.Option(help="Share of the run with rising rate.")] = None,
     decay: Annotated[str | None, typer.Option(help="none, cosine or linear.")] = None,
     ema_share: Annotated[
@@ -115,7 +119,7 @@ def train(
         ema_share=_share("--ema-share", ema_share),
         class_dropout=_share("--class-dropout", class_dropout),
         flip=flip,
-        patience=patience,
+        patience=_natural("--patience", patience),
         evaluate_every=parse_count(evaluate_every) if evaluate_every else None,
         checkpoint_every=parse_count(checkpoint_every) if checkpoint_every else None,
         sample_every=parse_count(sample_every) if sample_every else None,
@@ -154,6 +158,7 @@ def _run(
 
     configure_threads()
     build = RECIPES[recipe].build
+    open_scalars = _tensorboard(out) if board else None
     check_folder(out, asked, resume=resume)  # before the minutes that reading data may take
     request = read_request(asked, data, hyperparameters, strict=strict)
     job = build(request)
@@ -166,7 +171,7 @@ def _run(
             asked=asked,
             resume=resume,
             on_progress=on_progress,
-            scalars=_tensorboard(out) if board else None,
+            open_scalars=open_scalars,
         )
     typer.echo(f"Finished ({reason}). The model is {out}; try: izograf generate --model {out}")
     if reason == "stopped by a signal":
@@ -199,24 +204,41 @@ def read_request(
             held_out = replace(
                 train, images=train.images[:0], class_ids=train.class_ids[:0], names=()
             )
+    if len(train) < 2:
+        raise DataError(
+            "There is one picture to train on, and at least two are needed: give more pictures."
+        )
     for line in (train.report.summary(), *train.report.warnings):
         typer.echo(line, err=True)
     return RunRequest(asked["name"], train, held_out, asked["licence"], hyperparameters)
 
 
-def _tensorboard(out: Path) -> Any:
+def _tensorboard(out: Path) -> Callable[[int], Scalars]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise MissingExtra(
             "--tensorboard needs an extra: pip install 'izograf[tensorboard]'."
         ) from None
-    return SummaryWriter(str(out / "tensorboard"))
+    folder = str(out / "tensorboard")
+
+    def open_writer(images_seen: int) -> Scalars:
+        # what a killed run logged after its last checkpoint will be logged again
+        writer: Scalars = SummaryWriter(folder, purge_step=images_seen + 1)
+        return writer
+
+    return open_writer
 
 
 def _positive(option: str, value: int | None) -> int | None:
     if value is not None and not 1 <= value <= 1_000_000:
         raise InvalidInput(f"{option} must be from 1 to 1,000,000, got {value}.")
+    return value
+
+
+def _natural(option: str, value: int | None) -> int | None:
+    if value is not None and value < 0:
+        raise InvalidInput(f"{option} must be 0 or more, got {value}.")
     return value
 
 
