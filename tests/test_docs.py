@@ -22,9 +22,9 @@ def commands() -> list[tuple[str, list[str]]]:
     for page in PAGES:
         for block in re.findall(r"```[a-z]*\n(.*?)```", page.read_text(), re.DOTALL):
             for line in block.splitlines():
-                for part in re.split(r"\s+\|\s+|\s{3,}", line.split("#")[0].strip()):
-                    if part.startswith("izograf "):
-                        found.append((page.name, shlex.split(part)[1:]))
+                parts = re.split(r"\s+\|\s+|\s{3,}", line.split("#")[0].strip())
+                shown = [shlex.split(part)[1:] for part in parts if part.startswith("izograf ")]
+                found += [(page.name, arguments) for arguments in shown]
     return found
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from izograf.core.types import Batch, Phase
+from izograf.core.types import DROPPED, Batch, Phase
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -43,16 +43,22 @@ class ClassificationObjective:
     def held_out_error(self, classifier: nn.Module, batch: Batch, rng: torch.Generator) -> Tensor:
         """Share of a batch whose class is not named."""
         del rng
-        wrong = classifier(batch.image).argmax(1) != _labels(batch)
-        return wrong.float().mean()  # type: ignore[no-any-return]
+        labels = _labels(batch)
+        wrong = (classifier(batch.image).argmax(1) != labels) & (labels >= 0)
+        return wrong.sum() / (labels >= 0).sum().clamp(min=1)  # type: ignore[no-any-return]
 
     def _loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         image = self._augment(batch.image, rng).contiguous(memory_format=torch.channels_last)
         logits = self._classifier(image).float()
         labels = _labels(batch)
-        loss = F.cross_entropy(
-            logits, labels, label_smoothing=self._label_smoothing, ignore_index=-1
+        total = F.cross_entropy(
+            logits,
+            labels,
+            label_smoothing=self._label_smoothing,
+            ignore_index=DROPPED,
+            reduction="sum",
         )
+        loss = total / (labels >= 0).sum().clamp(min=1)  # unlabelled pictures do not count
         return loss, {"accuracy": (logits.argmax(1) == labels).float().mean()}
 
 
