@@ -35,7 +35,7 @@ def save_model(
     Raises:
         StorageError: no permission or no space; a model that was there is unharmed.
     """
-    stored = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
+    stored = {name: _stored(value, dtype) for name, value in tensors.items()}
     temporary = folder / f".{WEIGHTS}.tmp"
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,6 +51,14 @@ def save_model(
         sync_folder(folder)
     write_atomically(folder / CARD, complete.dumps())
     return complete
+
+
+def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """`value` as `dtype`, unless that cannot hold it (float16 ends at 65504) or it is not real."""
+    if not value.is_floating_point():
+        return value
+    converted = value.to(dtype)
+    return converted if bool(converted.isfinite().all()) else value
 
 
 def read_weights(folder: Path, card: ModelCard) -> dict[str, Tensor]:

@@ -70,6 +70,8 @@ def find_model(name: str) -> Path:
         return known[name]
     if path.is_dir():
         raise NotFound(f"There is no model in {name}: a folder with {CARD} was expected.")
+    if not known:
+        raise NotFound(f"Unknown model {name!r}: there are no models yet; give a model's folder.")
     near = difflib.get_close_matches(name, known, n=2)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known are: {', '.join(known)}."
     raise NotFound(f"Unknown model {name!r}: {hint} Give a name or the folder of a model.")

@@ -31,6 +31,7 @@ from izograf.training.state import (
     all_finite,
     checkpoint_name,
     checkpoints,
+    load_average,
     load_state,
     prune,
     save_state,
@@ -38,6 +39,8 @@ from izograf.training.state import (
 from izograf.training.trainer import StopTraining, TrainingConfig, TrainingState, train
 
 Averaged = nn.ModuleDict
+RATE = "images_per_second"
+STOPPED_BY_SIGNAL = "stopped by a signal"
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,9 @@ def execute(
                 train(job.objective, job.batches, job.training, state, job.placement, watcher)
             except StopTraining as stop:
                 reason = str(stop)
-            watcher.finish(state)
+            watcher.save(state)
+            if watcher.patience_is_over:
+                watcher.export_best(state)
     return reason
 
 
@@ -265,14 +270,23 @@ class _RunWatcher:
         if self._due("sample", state.images_seen, config.sample_every) or last:
             self._preview(state)
         if self._due("checkpoint", state.images_seen, config.checkpoint_every):
-            self._save(state)
+            self.save(state)
         if self.stopped():
-            self._save(state)
-            raise StopTraining("stopped by a signal")
+            self.save(state)
+            raise StopTraining(STOPPED_BY_SIGNAL)
 
-    def finish(self, state: TrainingState) -> None:
-        """Saves the end of the run, whatever ended it, and exports the model."""
-        self._save(state)
+    @property
+    def patience_is_over(self) -> bool:
+        """Whether the monitored number has not improved for too many evaluations."""
+        return 0 < self._job.run.patience <= self._memory.misses
+
+    def export_best(self, state: TrainingState) -> None:
+        """Makes the best checkpoint the model of the run, in place of the last one."""
+        best = self._memory.best_images
+        checkpoint = self._folder / "checkpoints" / checkpoint_name(best)
+        if checkpoint.exists():  # it does not where no score ever was a number
+            load_average(checkpoint, state.average)
+            self._export(state, best)
 
     def _due(self, what: str, images_seen: int, interval: int) -> bool:
         count = images_seen // interval
@@ -289,7 +303,7 @@ class _RunWatcher:
         if images_before:
             self._rate = (images - images_before) / max(1e-9, now - before)
         self._last_log = (now, images)
-        self._write(state, stats | {"images_per_second": round(self._rate, 2)})
+        self._write(state, stats | {RATE: round(self._rate, 2)})
 
     def _write(self, state: TrainingState, stats: Mapping[str, float]) -> None:
         self._latest |= {name: value for name, value in stats.items() if math.isfinite(value)}
@@ -323,10 +337,10 @@ class _RunWatcher:
             return
         if value < memory.best:
             memory.best, memory.best_images, memory.misses = value, state.images_seen, 0
-            self._save(state)
+            self.save(state)
         else:
             memory.misses += 1
-        if config.patience and memory.misses >= config.patience:
+        if self.patience_is_over:
             raise StopTraining(
                 f"{config.monitor} has not improved for {memory.misses} evaluations "
                 f"(best {memory.best:.4g} at {memory.best_images:,} images)"
@@ -341,7 +355,7 @@ class _RunWatcher:
     def _elapsed(self) -> float:
         return self._memory.seconds + time.monotonic() - self._clock
 
-    def _save(self, state: TrainingState) -> None:
+    def save(self, state: TrainingState) -> None:
         if not all_finite(self._job.objective.modules):
             self._diverged(state, ["a weight"])
         memory, now = self._memory, time.monotonic()
@@ -351,13 +365,18 @@ class _RunWatcher:
         save_state(folder, self._job.objective, state, extra)
         best = folder / checkpoint_name(memory.best_images)
         prune(folder, keep=self._job.run.keep, also=best)
-        if self._job.export is not None:
-            facts = {
-                "images_seen": state.images_seen,
-                "seconds": round(memory.seconds, 1),
-                "evaluated": {k: v for k, v in self._latest.items() if "/" not in k},
-            }
-            self._job.export(state.average.modules, self._folder, facts)
+        self._export(state, state.images_seen)
+
+    def _export(self, state: TrainingState, images_seen: int) -> None:
+        if self._job.export is None:
+            return
+        scores = {k: v for k, v in self._latest.items() if "/" not in k and k != RATE}
+        facts = {
+            "images_seen": images_seen,
+            "seconds": round(self._memory.seconds, 1),
+            "evaluated": scores,
+        }
+        self._job.export(state.average.modules, self._folder, facts)
 
 
 def _truncate_log(path: Path, images_seen: int) -> dict[str, float]:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from izograf.core.storage import folder_atomically, load_tensors, save_tensors
 from izograf.core.types import Objective
 from izograf.schema.errors import CardError
+from izograf.training.ema import MovingAverage
 from izograf.training.trainer import TrainingState
 
 PREFIX = "images-"
@@ -78,6 +79,16 @@ def load_state(checkpoint: Path, objective: Objective, state: TrainingState) -> 
         ) from error
     extra: dict[str, Any] = described["extra"]
     return extra
+
+
+def load_average(checkpoint: Path, average: MovingAverage) -> None:
+    """Restores only the averaged weights from a checkpoint.
+
+    Raises:
+        CardError: the checkpoint is incomplete.
+    """
+    tensors = load_tensors(checkpoint / "state.safetensors")
+    average.modules.load_state_dict(_under("average", tensors))
 
 
 def _restore_optimizer(

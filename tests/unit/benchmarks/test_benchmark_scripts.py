@@ -37,12 +37,14 @@ def test_attention(benchmarks: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # beside other programs
 def test_startup(benchmarks: Path) -> None:
     told = quick(benchmarks / "startup.py")
     assert all(check["kept"] for check in told["checks"])
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # beside other programs
 @pytest.mark.parametrize("name", ["sampling", "training"])
 def test_against_diffusers(benchmarks: Path, name: str) -> None:
     pytest.importorskip("diffusers")

@@ -65,6 +65,27 @@ def test_patience_counts_evaluations_without_improvement(job_for, tmp_path) -> N
     assert counts(tmp_path / "run") == [16, 24]
 
 
+def test_early_stopping_makes_the_best_weights_the_model(job_for, tmp_path) -> None:
+    scores = iter([5.0, 3.0, 3.5, 4.0])
+    job = job_for(
+        Line(), evaluate=lambda _: {"error": next(scores)}, evaluate_every=4,
+        monitor="error", patience=2,
+    )  # fmt: skip
+    exported = []
+
+    def export(averaged, folder, facts) -> None:
+        del folder
+        exported.append((facts["images_seen"], [p.clone() for p in averaged.parameters()]))
+
+    object.__setattr__(job, "export", export)
+    execute(job, tmp_path / "run", asked=ASKED)
+    by_count = dict(exported[:-1])
+    count, model = exported[-1]
+    assert count == 8
+    assert all(map(torch.equal, model, by_count[8]))
+    assert not all(map(torch.equal, model, by_count[16]))
+
+
 def test_without_patience_a_run_goes_on_whatever_the_score(job_for, tmp_path) -> None:
     job = job_for(Line(), evaluate=lambda _: {"error": 1.0}, evaluate_every=4, monitor="error")
     assert execute(job, tmp_path / "run", asked=ASKED) == "all images seen"

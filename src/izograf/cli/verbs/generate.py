@@ -116,7 +116,8 @@ def _generate(
     for item in written:
         typer.echo(item["path"])
     typer.echo(
-        f"{total} picture{'' if total == 1 else 's'} in {seconds:.1f} s on {placement.device} ({placement.precision}).",
+        f"{total} picture{'' if total == 1 else 's'} in {seconds:.1f} s on {placement.device} "
+        f"({placement.precision}).",
         err=True,
     )
 

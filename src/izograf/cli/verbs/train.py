@@ -154,7 +154,7 @@ def _run(
     from izograf.cli.progress import training_progress
     from izograf.core.devices import configure_threads
     from izograf.recipes.registry import RECIPES
-    from izograf.training.run import check_folder, execute
+    from izograf.training.run import STOPPED_BY_SIGNAL, check_folder, execute
 
     configure_threads()
     build = RECIPES[recipe].build
@@ -173,8 +173,8 @@ def _run(
             on_progress=on_progress,
             open_scalars=open_scalars,
         )
-    typer.echo(f"Finished ({reason}). The model is {out}; try: izograf generate --model {out}")
-    if reason == "stopped by a signal":
+    typer.echo(f"{reason.capitalize()}. The model is {out}; try: izograf generate --model {out}")
+    if reason == STOPPED_BY_SIGNAL:
         typer.echo("To go on exactly here, run the same command with --resume.", err=True)
         raise typer.Exit(STOPPED)
 
@@ -207,6 +207,11 @@ def read_request(
     if len(train) < 2:
         raise DataError(
             "There is one picture to train on, and at least two are needed: give more pictures."
+        )
+    if len(train.classes) == 1:
+        raise DataError(
+            f"There is one class only, {train.classes[0].name}, and a condition needs two or "
+            "more: add classes, or leave out the class folder to train without a condition."
         )
     for line in (train.report.summary(), *train.report.warnings):
         typer.echo(line, err=True)
