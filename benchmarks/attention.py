@@ -74,11 +74,11 @@ def main(options: argparse.Namespace) -> int:
                         "explicit": 1e3 * statistics.median(seconds["explicit"]),
                         "fused": 1e3 * statistics.median(seconds["fused"]),
                         "fused / explicit": ratio(seconds["fused"], seconds["explicit"]),
-                        "taken": "explicit" if tokens <= SMALL_ATTENTION else "fused",
+                        "taken": "explicit" if tokens <= SMALL_ATTENTION[dtype] else "fused",
                     }
                 )
     report.tables.append(table)
-    report.notes.append(f"models/layers.py: explicit up to SMALL_ATTENTION = {SMALL_ATTENTION}.")
+    report.notes.append("`taken`: what models/layers.py does, by its SMALL_ATTENTION.")
     return report.show(options)
 
 

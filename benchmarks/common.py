@@ -1,8 +1,7 @@
 """What the benchmarks share: alternating timings, MAC counting, machine peaks, memory, reports.
 
-Import it before torch: it makes waiting OpenMP threads sleep, as the command line does, unless
-OMP_WAIT_POLICY or GOMP_SPINCOUNT say otherwise. How threads wait is the largest single effect on
-networks this small, so it is printed.
+Import it before torch: it chooses how OpenMP threads wait as the command line does
+(`izograf.cli.waiting`). That is the largest single effect on networks this small, so it is printed.
 """
 
 from __future__ import annotations
@@ -20,7 +19,9 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from izograf.cli.waiting import choose_waiting
+
+choose_waiting(os.environ)
 
 import torch
 from torch import Tensor, nn

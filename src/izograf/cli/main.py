@@ -7,10 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-# Spinning OpenMP threads beside another busy process slow small calls 10-25 times.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 from izograf.cli.app import app, load_verbs
+from izograf.cli.waiting import choose_waiting
 from izograf.schema.errors import Cancelled, InvalidInput, IzografError, StorageError
 
 INTERRUPTED = 130
@@ -19,6 +17,7 @@ SHORT_OF_MEMORY = "There is not enough memory: ask for less at a time, or close 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits: 0, or the error's own code with one sentence on stderr."""
+    choose_waiting(os.environ)
     sys.exit(run(arguments))
 
 

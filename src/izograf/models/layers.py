@@ -36,16 +36,17 @@ def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Module:
     return layer
 
 
-SMALL_ATTENTION = 256  # tokens up to which the plain product beats the fused CPU kernel
+# tokens up to which the plain product beats the fused CPU kernel (benchmarks/attention.py)
+SMALL_ATTENTION = {torch.bfloat16: 256, torch.float32: 64}
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention over [B,heads,tokens,head_dim] (Vaswani et al. 2017, eq. 1).
 
     Few tokens on a CPU go through matmul-softmax-matmul: the fused kernel there computes in
-    float32 blocks and its backward is several times slower (see benchmarks/attention.py).
+    float32 blocks and its backward is several times slower.
     """
-    if q.device.type != "cpu" or k.shape[-2] > SMALL_ATTENTION:
+    if q.device.type != "cpu" or k.shape[-2] > SMALL_ATTENTION.get(q.dtype, 0):
         return F.scaled_dot_product_attention(q, k, v)
     weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     mixed: Tensor = weights.softmax(dim=-1).to(v.dtype) @ v
