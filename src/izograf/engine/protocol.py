@@ -1,0 +1,127 @@
+"""What an engine is: it takes (job, attempt), computes somewhere, and reports events.
+
+The dispatcher is the only caller. An engine keeps nothing that a restart would miss: the SQL rows
+are the truth, and an event of an attempt that is no longer current is ignored by the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from izograf.schema.job import Job
+
+
+@dataclass(frozen=True)
+class Started:
+    """A worker took the job up."""
+
+    job_id: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """`step` of `num_steps` is done; `preview` is a small PNG of the first pictures, or None."""
+
+    job_id: str
+    attempt: int
+    step: int
+    num_steps: int
+    preview: bytes | None = None
+
+
+@dataclass(frozen=True)
+class EnginePicture:
+    """One finished picture: its seed, the PNG with its record inside, and the record."""
+
+    seed: int
+    png: bytes
+    width: int
+    height: int
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All pictures of the job; `seconds` is the computation alone."""
+
+    job_id: str
+    attempt: int
+    pictures: tuple[EnginePicture, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The request cannot be carried out (`retry` False), or might be elsewhere (`retry` True).
+
+    `code` is the stable name of the error (`InvalidInput`, `OutOfMemory`, ...); `reason` one
+    sentence for the user.
+    """
+
+    job_id: str
+    attempt: int
+    code: str
+    reason: str
+    retry: bool = False
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The job was cancelled, and its worker has stopped working on it."""
+
+    job_id: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class WorkerDied:
+    """The worker that had these (job id, attempt) pairs is gone, with why as far as known."""
+
+    jobs: tuple[tuple[str, int], ...]
+    reason: str
+
+
+EngineEvent = Started | Stepped | Finished | Failed | Stopped | WorkerDied
+
+
+@dataclass(frozen=True)
+class WorkerHealth:
+    """One worker as an operator sees it."""
+
+    name: str
+    device: str
+    alive: bool
+    busy: bool
+    models: tuple[str, ...]
+    memory_bytes: int
+    jobs_done: int
+
+
+class Engine(Protocol):
+    """Computes jobs in workers, on this machine or on many."""
+
+    @property
+    def capacity(self) -> int:
+        """How many jobs may be submitted and unfinished at once to keep every worker busy."""
+        ...
+
+    def submit(self, job: Job, attempt: int) -> None:
+        """Takes the job; never blocks for long, never raises for what the job contains."""
+        ...
+
+    def cancel(self, job_id: str) -> None:
+        """Stops the job within one step; unknown or finished jobs are ignored."""
+        ...
+
+    def poll(self, timeout: float) -> list[EngineEvent]:
+        """Events since the last call, in order; waits up to `timeout` seconds for the first."""
+        ...
+
+    def health(self) -> tuple[WorkerHealth, ...]: ...
+
+    def close(self, grace: float) -> None:
+        """Lets running jobs finish for `grace` seconds, then stops every worker."""
+        ...

@@ -1,0 +1,325 @@
+"""What computes in a worker process: models kept loaded, requests turned into PNG files.
+
+The one module of the engine that knows torch; it is imported inside the spawned process only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import hashlib
+import io
+import json
+import os
+import resource
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, PngImagePlugin
+from torch import Tensor, nn
+
+from izograf import __version__
+from izograf.checkpoints.load import load_generator
+from izograf.core.devices import configure_threads, fingerprint
+from izograf.core.pixels import to_uint8
+from izograf.core.types import Condition, Generator, OnStep
+from izograf.engine.batching import batch_record, compose
+from izograf.engine.messages import WorkerSettings, WorkerState
+from izograf.engine.protocol import EnginePicture
+from izograf.engine.serving import Progress, Rendered, serve
+from izograf.generators.registry import FAMILIES
+from izograf.generators.render import (
+    RECORD_KEY,
+    Picture,
+    pixels_sha256,
+    render,
+    resolve_request,
+)
+from izograf.generators.sheet import to_pil
+from izograf.models.registry import NETWORKS
+from izograf.schema.library import CARD, find_model
+from izograf.schema.request import GenerationRequest
+
+PREVIEW_PICTURES = 4
+PREVIEW_SIZE = 128  # larger pictures are shrunk to this in a preview
+_NO_MEMORY = ("can't allocate memory", "not enough memory")  # of torch's CPU allocators
+
+
+def run(connection: Connection, settings: WorkerSettings) -> None:
+    """The body of a worker process."""
+    configure_threads()
+    import_families()
+    gc.freeze()  # what is imported stays for good; a collection need not look at it (0.1 s)
+    serve(connection, settings, TorchRenderer(settings))
+
+
+def import_families() -> None:
+    """Imports every family and network now, instead of under the first request's eyes."""
+    for registry in (FAMILIES, NETWORKS):
+        len(registry)
+    with torch.device("meta"):
+        nn.Embedding(1, 1)  # torch imports its compiler to initialise the first one: a second
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to sample, the environment its pictures are made in, and its size."""
+
+    generator: Generator
+    environment: Mapping[str, str]
+    num_bytes: int
+    identity: str
+
+
+class ModelCache:
+    """Models by name, the least recently used ones dropped above `ceiling` bytes.
+
+    The model asked for is always loaded, however large it is; room is made before, not after.
+    A model whose card has changed on disk is loaded again.
+    """
+
+    def __init__(self, ceiling: int, *, device: str, precision: str) -> None:
+        self._ceiling = ceiling
+        self._device, self._precision = device, precision
+        self._models: OrderedDict[str, Loaded] = OrderedDict()
+        self.loads = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._models)
+
+    def get(self, name: str) -> Loaded:
+        """The model called `name`, loaded if need be.
+
+        Raises:
+            IzografError: as `load_generator`; MemoryError: it does not fit even on its own.
+        """
+        folder = find_model(name)
+        identity = _identity(folder)
+        known = self._models.pop(name, None)
+        if known is not None and known.identity == identity:
+            self._models[name] = known
+            return known
+        del known
+        self._make_room(_expected_bytes(folder))
+        try:
+            loaded = self._load(name, identity)
+        except MemoryError:
+            loaded = None
+        if loaded is None:
+            self.clear()
+            loaded = self._load(name, identity)
+        trim_memory()  # the file's own tensors, in the precision of the disk
+        self._models[name] = loaded
+        return loaded
+
+    def clear(self) -> None:
+        self._models.clear()
+        release_memory()
+
+    def _make_room(self, wanted: int) -> None:
+        dropped = False
+        while self._models and wanted + self._sum() > self._ceiling:
+            self._models.popitem(last=False)
+            dropped = True
+        if dropped:
+            release_memory()
+
+    def _sum(self) -> int:
+        return sum(model.num_bytes for model in self._models.values())
+
+    def _load(self, name: str, identity: str) -> Loaded:
+        with memory_errors():
+            generator, placement = load_generator(
+                name, device=self._device, precision=self._precision
+            )
+        self.loads += 1
+        return Loaded(generator, fingerprint(placement), model_bytes(generator), identity)
+
+
+def _identity(folder: Path) -> str:
+    """What changes when another model is put into the folder: the hash of the card's bytes."""
+    with suppress(OSError):
+        return hashlib.sha256((folder / CARD).read_bytes()).hexdigest()
+    return ""  # loading will say what is wrong
+
+
+def _expected_bytes(folder: Path) -> int:
+    """The size of the model once loaded; on disk the weights are half precision."""
+    return 2 * sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def model_bytes(generator: Generator) -> int:
+    """Bytes of every parameter and buffer that hangs on the generator, each counted once."""
+    tensors: dict[int, int] = {}
+    for value in vars(generator).values():
+        if isinstance(value, nn.Module):
+            for tensor in (*value.parameters(), *value.buffers()):
+                tensors[tensor.data_ptr()] = tensor.nbytes
+    return sum(tensors.values())
+
+
+class TorchRenderer:
+    """Renders requests with the project's models (see `serving.Renderer`)."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._cache = ModelCache(
+            settings.cache_bytes, device=settings.device, precision=settings.precision
+        )
+
+    def render(self, request: GenerationRequest, progress: Progress) -> Rendered:
+        model = self._cache.get(request.model)
+        resolved = resolve_request(model.generator.card, request)
+        size = self._settings.batch_size
+        num_batches = -(-resolved.num_images // size)
+        pictures: list[EnginePicture] = []
+
+        def on_step(step: int, num_steps: int, preview: Tensor, /) -> None:
+            batch = len(pictures) // size
+            progress(batch * num_steps + step, num_batches * num_steps, lambda _: sheet(preview))
+
+        seconds = 0.0
+        with memory_errors():
+            made = render(
+                model.generator, resolved, model.environment, batch_size=size, on_step=on_step
+            )
+            while True:
+                start = time.perf_counter()
+                picture = next(made, None)
+                seconds += time.perf_counter() - start
+                if picture is None:
+                    return tuple(pictures), seconds
+                pictures.append(engine_picture(picture))
+
+    def render_together(
+        self, requests: Sequence[GenerationRequest], progress: Progress
+    ) -> Sequence[Rendered]:
+        model = self._cache.get(requests[0].model)
+        resolved = [resolve_request(model.generator.card, request) for request in requests]
+        ends = [sum(r.num_images for r in resolved[: i + 1]) for i in range(len(resolved))]
+        spans = [slice(end - r.num_images, end) for r, end in zip(resolved, ends, strict=True)]
+
+        def on_step(step: int, num_steps: int, preview: Tensor, /) -> None:
+            progress(step, num_steps, lambda index: sheet(preview[spans[index]]))
+
+        start = time.perf_counter()
+        with memory_errors():
+            made = mixed_batch(model, resolved, on_step)
+        seconds = time.perf_counter() - start
+        return [(tuple(map(engine_picture, made[span])), seconds) for span in spans]
+
+    def release_memory(self) -> None:
+        release_memory()
+
+    def state(self) -> WorkerState:
+        return WorkerState(self._cache.names, resident_bytes(), self._cache.loads)
+
+
+def mixed_batch(
+    model: Loaded, requests: Sequence[GenerationRequest], on_step: OnStep
+) -> list[Picture]:
+    """The pictures of several resolved, compatible requests, computed in one tensor."""
+    card, rows = model.generator.card, compose(requests)
+    names = [label.name for label in card.classes]
+    classes = [names.index(name) for name, _ in rows if name is not None]
+    condition = Condition(class_ids=torch.tensor(classes)) if classes else Condition()
+    pixels = to_uint8(
+        model.generator.sample(
+            condition, [seed for _, seed in rows], options=requests[0].options, on_step=on_step
+        )
+    )
+    owners = [request for request in requests for _ in range(request.num_images)]
+    pictures = []
+    for (_, seed), request, picture in zip(rows, owners, pixels, strict=True):
+        record = {
+            "version": __version__,
+            "request": request.to_json(),
+            "seed": seed,
+            **batch_record(request, rows),
+            "model_sha256": card.fingerprint,
+            "environment": dict(model.environment),
+            "pixels_sha256": pixels_sha256(picture),
+        }
+        pictures.append(Picture(seed, picture, record))
+    return pictures
+
+
+def engine_picture(picture: Picture) -> EnginePicture:
+    """The picture as it leaves the worker: a PNG with its record inside, as `save_png` writes."""
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(RECORD_KEY, json.dumps(picture.record, ensure_ascii=False))
+    buffer = io.BytesIO()
+    to_pil(picture.pixels).save(buffer, "PNG", pnginfo=info, optimize=True)
+    _, height, width = picture.pixels.shape
+    return EnginePicture(picture.seed, buffer.getvalue(), width, height, picture.record)
+
+
+def sheet(images: Tensor) -> bytes:
+    """A PNG of the first pictures [B,3,H,W] in [-1,1], edge to edge, small enough to send often."""
+    shown = to_uint8(images[:PREVIEW_PICTURES].cpu())
+    count, _, height, width = shown.shape
+    shrink = min(1.0, PREVIEW_SIZE / max(height, width))
+    cell = max(1, round(width * shrink)), max(1, round(height * shrink))
+    columns = 1 if count == 1 else 2
+    page = Image.new("RGB", (columns * cell[0], -(-count // columns) * cell[1]))
+    for index, picture in enumerate(shown):
+        row, column = divmod(index, columns)
+        small = to_pil(picture).resize(cell, Image.Resampling.BOX)
+        page.paste(small, (column * cell[0], row * cell[1]))
+    buffer = io.BytesIO()
+    page.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Turns torch's several ways of running out of memory into `MemoryError`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(str(error)) from None
+    except RuntimeError as error:
+        if any(text in str(error) for text in _NO_MEMORY):
+            raise MemoryError(str(error)) from None
+        raise
+
+
+def release_memory() -> None:
+    """Frees what nothing refers to any more, and returns it to the system."""
+    gc.collect()
+    trim_memory()
+
+
+def trim_memory() -> None:
+    """Returns freed memory to the device and the operating system, not only to allocators."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if _malloc_trim is not None:
+        _malloc_trim(0)
+
+
+def _find_malloc_trim() -> Callable[[int], Any] | None:
+    try:
+        trim: Callable[[int], Any] = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None  # only glibc has it
+    return trim
+
+
+_malloc_trim = _find_malloc_trim()
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process; its peak where the system does not tell the present."""
+    with suppress(OSError, ValueError, IndexError):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

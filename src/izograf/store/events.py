@@ -1,0 +1,84 @@
+"""What happened to each job (promise P6): numbered from 1 without gaps, written with the change.
+
+Every change of a job's row goes through `change`, which counts the job's events in that row. The
+row's lock thereby orders the events of a job, whoever writes them.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
+
+from izograf.schema.job import EventKind, JobEvent
+from izograf.store.tables import events, jobs
+
+
+def change(
+    connection: Connection,
+    job_id: str,
+    conditions: tuple[ColumnElement[bool], ...],
+    kind: EventKind,
+    at: float,
+    data: Mapping[str, Any],
+    *,
+    preview: bytes | None = None,
+    **values: Any,
+) -> Row[Any] | None:
+    """Sets `values` in the row of a job that meets `conditions`, and records the event.
+
+    Returns the changed row, or None (and nothing is recorded) if the job does not meet them.
+    """
+    row = connection.execute(
+        update(jobs)
+        .where(jobs.c.id == job_id, *conditions)
+        .values(last_event=jobs.c.last_event + 1, **values)
+        .returning(jobs)
+    ).one_or_none()
+    if row is not None:
+        record(connection, job_id, row.last_event, kind, at, data, preview=preview)
+    return row
+
+
+def record(
+    connection: Connection,
+    job_id: str,
+    number: int,
+    kind: EventKind,
+    at: float,
+    data: Mapping[str, Any],
+    *,
+    preview: bytes | None = None,
+) -> None:
+    """Writes the event whose number the job's row already counts."""
+    values = {"number": number, "kind": kind, "at": at, "data": dict(data), "preview": preview}
+    connection.execute(insert(events).values(job_id=job_id, **values))
+
+
+def forget_previews(connection: Connection, job_id: str) -> None:
+    """Drops the pictures of preview events, which nobody needs once the job has ended."""
+    connection.execute(
+        update(events)
+        .where(events.c.job_id == job_id, events.c.preview.is_not(None))
+        .values(preview=None)
+    )
+
+
+def after(connection: Connection, job_id: str, number: int, limit: int) -> tuple[JobEvent, ...]:
+    """The events of a job that follow event `number`, oldest first."""
+    rows = connection.execute(
+        select(events)
+        .where(events.c.job_id == job_id, events.c.number > number)
+        .order_by(events.c.number)
+        .limit(limit)
+    )
+    return tuple(_event(row) for row in rows)
+
+
+def _event(row: Row[Any]) -> JobEvent:
+    data = dict(row.data)
+    if row.preview is not None:
+        data["png"] = b64encode(row.preview).decode("ascii")
+    return JobEvent(row.job_id, row.number, EventKind(row.kind), row.at, data)
