@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageFont, PngImagePlugin
 
 from izograf.checkpoints.load import load_generator
 from izograf.core.devices import fingerprint
 from izograf.core.types import Condition
+from izograf.generators import sheet as sheet_module
 from izograf.generators.render import (
     MAX_BATCH,
     RECORD_KEY,
@@ -22,7 +23,14 @@ from izograf.generators.render import (
     save_png,
     verify,
 )
-from izograf.generators.sheet import GAP, contact_sheet, to_pil
+from izograf.generators.sheet import (
+    GAP,
+    contact_sheet,
+    drawable,
+    has_letter,
+    label_font,
+    to_pil,
+)
 from izograf.schema.errors import Cancelled, InvalidInput, NotFound
 from izograf.schema.request import GenerationRequest
 
@@ -268,3 +276,18 @@ def test_row_labels_make_room_for_themselves_in_any_script() -> None:
     labelled = contact_sheet(pixels, columns=1, row_labels=["mountain (горы)", "sea (море)"])
     assert labelled.width > plain.width
     assert labelled.height == plain.height
+
+
+def test_letters_a_font_lacks_are_left_out_and_not_drawn_as_boxes() -> None:
+    latin = ImageFont.load_default(12)
+    assert has_letter(latin, "m")
+    assert not has_letter(latin, "ж")
+    assert drawable("mountain (горы)", latin) == "mountain"
+
+
+def test_a_font_with_every_letter_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "mountain (горы)"
+    font = label_font(12, text)
+    assert drawable(font=font, label=text) in (text, "mountain")
+    monkeypatch.setattr(sheet_module, "FONTS", ())
+    assert drawable(text, label_font(12, text)) == "mountain"
