@@ -210,7 +210,7 @@ def test_the_precision_of_a_picture_is_the_one_asked(generate, izograf, model) -
 def test_a_model_that_is_not_there_is_refused(refused, here, gan) -> None:
     shutil.copytree(gan, here / "runs" / "scenery")
     sentence = refused("generate", "-m", "scenary", "-o", "x")
-    assert sentence.startswith("Unknown model 'scenary': did you mean scenery?")
+    assert sentence.startswith("Unknown model 'scenary': did you mean scenery")
     assert "There is no model in" in refused("generate", "-m", here, "-o", "x")
 
 

@@ -162,7 +162,7 @@ def test_a_schedule_stays_in_the_unit_interval(schedule, total, positions) -> No
 @given(schedules, st.integers(100, 10**6))
 def test_a_schedule_rises_in_its_warmup_and_then_never_again(schedule, total) -> None:
     values = [schedule.factor(total * k // 64, total) for k in range(65)]
-    if schedule.warmup + schedule.decay_share > 1:
+    if schedule.warmup + schedule.decay_share >= 1:
         return  # both at once: neither rising nor falling
     for k, (before, after) in enumerate(itertools.pairwise(values)):
         if (k + 1) / 64 <= schedule.warmup:
