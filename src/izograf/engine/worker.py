@@ -9,7 +9,6 @@ import ctypes
 import gc
 import hashlib
 import io
-import json
 import os
 import resource
 import time
@@ -22,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image
 from torch import Tensor, nn
 
-from izograf import __version__
 from izograf.checkpoints.load import load_generator
 from izograf.core.devices import configure_threads, fingerprint
 from izograf.core.pixels import to_uint8
@@ -36,9 +34,9 @@ from izograf.engine.protocol import EnginePicture
 from izograf.engine.serving import Progress, Rendered, serve
 from izograf.generators.registry import FAMILIES
 from izograf.generators.render import (
-    RECORD_KEY,
     Picture,
-    pixels_sha256,
+    encode_png,
+    recorded,
     render,
     resolve_request,
 )
@@ -237,29 +235,16 @@ def mixed_batch(
         )
     )
     owners = [request for request in requests for _ in range(request.num_images)]
-    pictures = []
-    for (_, seed), request, picture in zip(rows, owners, pixels, strict=True):
-        record = {
-            "version": __version__,
-            "request": request.to_json(),
-            "seed": seed,
-            **batch_record(request, rows),
-            "model_sha256": card.fingerprint,
-            "environment": dict(model.environment),
-            "pixels_sha256": pixels_sha256(picture),
-        }
-        pictures.append(Picture(seed, picture, record))
-    return pictures
+    return [
+        recorded(picture, card, request, seed, batch_record(request, rows), model.environment)
+        for (_, seed), request, picture in zip(rows, owners, pixels, strict=True)
+    ]
 
 
 def engine_picture(picture: Picture) -> EnginePicture:
-    """The picture as it leaves the worker: a PNG with its record inside, as `save_png` writes."""
-    info = PngImagePlugin.PngInfo()
-    info.add_itxt(RECORD_KEY, json.dumps(picture.record, ensure_ascii=False))
-    buffer = io.BytesIO()
-    to_pil(picture.pixels).save(buffer, "PNG", pnginfo=info, optimize=True)
+    """The picture as it leaves the worker."""
     _, height, width = picture.pixels.shape
-    return EnginePicture(picture.seed, buffer.getvalue(), width, height, picture.record)
+    return EnginePicture(picture.seed, encode_png(picture), width, height, picture.record)
 
 
 def sheet(images: Tensor) -> bytes:

@@ -85,16 +85,29 @@ def render(
         batch = seeds[start : start + batch_size]
         pixels = _render_batch(generator, request, batch, on_step)
         for seed, picture in zip(batch, pixels, strict=True):
-            record = {
-                "version": __version__,
-                "request": request.to_json(),
-                "seed": seed,
-                "batch": [batch[0], len(batch)],
-                "model_sha256": generator.card.fingerprint,
-                "environment": dict(environment),
-                "pixels_sha256": pixels_sha256(picture),
-            }
-            yield Picture(seed, picture, record)
+            made_in = {"batch": [batch[0], len(batch)]}
+            yield recorded(picture, generator.card, request, seed, made_in, environment)
+
+
+def recorded(
+    pixels: Tensor,
+    card: ModelCard,
+    request: GenerationRequest,
+    seed: int,
+    made_in: Mapping[str, Any],
+    environment: Mapping[str, str],
+) -> Picture:
+    """The picture with its record; `made_in` says which batch it was computed in."""
+    record = {
+        "version": __version__,
+        "request": request.to_json(),
+        "seed": seed,
+        **made_in,
+        "model_sha256": card.fingerprint,
+        "environment": dict(environment),
+        "pixels_sha256": pixels_sha256(pixels),
+    }
+    return Picture(seed, pixels, record)
 
 
 def _render_batch(
@@ -113,17 +126,22 @@ def pixels_sha256(pixels: Tensor) -> str:
     return digest.hexdigest()
 
 
+def encode_png(picture: Picture) -> bytes:
+    """The bytes of a PNG of the picture with its record inside."""
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(RECORD_KEY, json.dumps(picture.record, ensure_ascii=False))
+    buffer = io.BytesIO()
+    to_pil(picture.pixels).save(buffer, "PNG", pnginfo=info, optimize=True)
+    return buffer.getvalue()
+
+
 def save_png(path: Path, picture: Picture) -> None:
     """Writes the picture with its record as a PNG, atomically.
 
     Raises:
         StorageError: no permission or no space.
     """
-    info = PngImagePlugin.PngInfo()
-    info.add_itxt(RECORD_KEY, json.dumps(picture.record, ensure_ascii=False))
-    buffer = io.BytesIO()
-    to_pil(picture.pixels).save(buffer, "PNG", pnginfo=info, optimize=True)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, encode_png(picture))
 
 
 def read_png(path: Path) -> tuple[Tensor, Mapping[str, Any]]:
