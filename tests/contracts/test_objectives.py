@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from izograf.core.registry import UnknownName
 from izograf.core.rng import generator
 from izograf.core.types import Batch, Objective, Phase
 from izograf.data.dataset import ImageSet
@@ -56,6 +57,40 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def test_no_recipe_in_the_table_is_gone() -> None:
     assert set(TINY) <= set(RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("name", "objective"),
+    [(name, what) for name in RECIPES if name in TINY for what in sorted(RECIPES[name].objectives)],
+)
+def test_a_recipe_trains_with_every_objective_it_names(name: str, objective: str) -> None:
+    RECIPES[name].check(Hyperparameters(objective=objective))
+    job = build(name, objective=objective)
+    recorder = run(job, fresh_state(job), steps=1)
+    assert all(math.isfinite(float(value)) for value in recorder.stats[0].values())
+
+
+def test_what_a_recipe_minimises_by_default_is_among_its_objectives(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[str | None] = []
+    over = Hyperparameters.over
+
+    def noted(self: Hyperparameters, defaults: Hyperparameters) -> Hyperparameters:
+        chosen.append(defaults.objective)
+        return over(self, defaults)
+
+    monkeypatch.setattr(Hyperparameters, "over", noted)
+    build(name)
+    assert chosen
+    assert set(chosen) <= set(RECIPES[name].objectives)
+
+
+def test_an_objective_the_recipe_does_not_know_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UnknownName, match=r"Unknown objective of dcgan 'hing': .* mean hinge\?"):
+        RECIPES["dcgan"].check(Hyperparameters(objective="hing"))
+    with pytest.raises(UnknownName, match=r"known are cross-entropy\.$"):
+        RECIPES["classifier"].check(Hyperparameters(objective="hinge"))
 
 
 def pictures(size: int, count: int, *, split: str) -> ImageSet:

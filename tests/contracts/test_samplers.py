@@ -121,6 +121,7 @@ def test_one_step_to_zero_is_the_denoiser_itself(
 def test_the_denoiser_is_asked_at_the_levels_of_the_schedule_and_never_at_zero(
     sampler: Sampler,
 ) -> None:
+    """Levels in between are a sampler's own business."""
     levels: list[float] = []
 
     def recorded(x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
@@ -129,7 +130,8 @@ def test_the_denoiser_is_asked_at_the_levels_of_the_schedule_and_never_at_zero(
 
     sigmas, noise = karras(5, 0.02, 10.0), noise_of(1)
     sampler(recorded, start_of(noise, sigmas), sigmas, ANY, noise, ignore)
-    assert set(levels) == set(sigmas[:-1].tolist())
+    assert set(sigmas[:-1].tolist()) <= set(levels)
+    assert all(sigmas[-2] <= level <= sigmas[0] for level in levels)
 
 
 def test_the_condition_reaches_the_denoiser_unchanged(sampler: Sampler) -> None:

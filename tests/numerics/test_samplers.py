@@ -17,10 +17,9 @@ from izograf.diffusion.gaussian_mixture import GaussianMixture
 from izograf.diffusion.samplers import SAMPLERS
 from izograf.diffusion.schedules import karras
 
-STOCHASTIC = 0
-ORDERS = {"euler": 1, "heun": 2, "dpm-solver++": 2, "ddpm": STOCHASTIC}
-DETERMINISTIC = sorted(name for name, order in ORDERS.items() if order != STOCHASTIC)
-RANDOM = sorted(name for name, order in ORDERS.items() if order == STOCHASTIC)
+ORDERS = {name: order for name in SAMPLERS if (order := SAMPLERS[name].order) is not None}
+DETERMINISTIC = sorted(ORDERS)
+RANDOM = sorted(set(SAMPLERS) - set(ORDERS))
 
 ANY = Condition()
 Noise = Callable[..., NoiseSource]
@@ -30,13 +29,9 @@ def no_noise() -> Tensor:
     raise AssertionError("a deterministic sampler must not draw noise")
 
 
-def test_every_registered_sampler_states_its_order_here() -> None:
-    missing, gone = set(SAMPLERS) - set(ORDERS), set(ORDERS) - set(SAMPLERS)
-    assert not missing, (
-        f"add {', '.join(sorted(missing))} to ORDERS in this file: its order of convergence, "
-        "or STOCHASTIC if it draws noise"
-    )
-    assert not gone, f"remove {', '.join(sorted(gone))} from ORDERS: not registered any more"
+def test_the_orders_are_those_of_the_papers() -> None:
+    assert {"euler": 1, "heun": 2, "dpm-solver++": 2}.items() <= ORDERS.items()
+    assert "ddpm" in RANDOM
 
 
 def observed_order(solve: Callable[[int], Tensor], exact: Tensor, counts: list[int]) -> float:
@@ -54,7 +49,11 @@ def uniform_in_log(count: int, start: float, end: float) -> Tensor:
 def test_sampler_converges_with_its_order_on_single_gaussians(
     name: str, mixture: GaussianMixture
 ) -> None:
-    """Linear equation, closed-form solution."""
+    """Linear equation, closed-form solution.
+
+    A term of the error may vanish on it (the midpoint rule converges with order 3 here), so the
+    stated order is only a lower bound; the mixture below bounds it from both sides.
+    """
     condition = Condition(class_ids=torch.tensor([0, 1, 2, 0]))
     x = 3 * torch.randn(4, 3, 2, 2, generator=generator("tests", name), dtype=torch.float64)
     exact = mixture.probability_flow(x, 3.0, 0.05, condition)
@@ -63,7 +62,7 @@ def test_sampler_converges_with_its_order_on_single_gaussians(
         sigmas = uniform_in_log(count, 3.0, 0.05)
         return SAMPLERS[name](mixture.denoise, x, sigmas, condition, no_noise, ignore)
 
-    assert observed_order(solve, exact, [64, 128, 256]) == pytest.approx(ORDERS[name], abs=0.1)
+    assert observed_order(solve, exact, [64, 128, 256]) >= ORDERS[name] - 0.1
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +111,7 @@ def spread(covariance: Tensor, count: int) -> Tensor:
     return 5 * ((covariance.square() + variances.outer(variances)) / count).sqrt() + 0.03
 
 
-@pytest.mark.parametrize("name", sorted(ORDERS))
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_sampler_lands_on_the_data_distribution(
     name: str, mixture: GaussianMixture, batch_noise: Noise
 ) -> None:
@@ -129,7 +128,7 @@ def test_sampler_lands_on_the_data_distribution(
     torch.testing.assert_close(shares, mixture.weights, rtol=0, atol=0.045)
 
 
-@pytest.mark.parametrize("name", sorted(ORDERS))
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_sampler_draws_each_picture_from_its_own_class(
     name: str, mixture: GaussianMixture, batch_noise: Noise
 ) -> None:

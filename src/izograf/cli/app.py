@@ -19,6 +19,10 @@ app = typer.Typer(
 )
 
 
+class Stopped(Exception):
+    """Raised by a verb that a signal ended in good order, after it said how to go on."""
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"izograf {__version__}")

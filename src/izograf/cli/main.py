@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from izograf.cli.app import app, load_verbs
+from izograf.cli.app import Stopped, app, load_verbs
 from izograf.cli.waiting import choose_waiting
 from izograf.schema.errors import Cancelled, InvalidInput, IzografError, StorageError
 
@@ -30,6 +30,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code = app(args=given or ["--help"], prog_name="izograf", standalone_mode=False)
     except (KeyboardInterrupt, Cancelled):
         code = INTERRUPTED
+    except Stopped:
+        return INTERRUPTED
     except IzografError as error:
         return _failed(str(error), error.exit_code)
     except BrokenPipeError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from izograf.schema.errors import NotFound
@@ -15,6 +15,14 @@ class UnknownName(NotFound, KeyError):
     """A name that is not registered; also a KeyError, as the Mapping protocol wants."""
 
     __str__ = NotFound.__str__
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownName:
+    """The error for a name that is none of `known`; it lists them and offers the nearest."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return UnknownName(f"Unknown {kind} {name!r}: known are {', '.join(names)}.{hint}")
 
 
 T = TypeVar("T")
@@ -53,11 +61,7 @@ class Registry(Mapping[str, T], Generic[T]):
         try:
             return entries[name]
         except KeyError:
-            near = difflib.get_close_matches(name, entries, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise UnknownName(
-                f"Unknown {self._kind} {name!r}: known are {', '.join(sorted(entries))}.{hint}"
-            ) from None
+            raise unknown_name(self._kind, name, entries) from None
 
     def __contains__(self, name: object) -> bool:
         return name in self._load()

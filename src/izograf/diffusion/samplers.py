@@ -5,21 +5,60 @@
 Each takes (denoise, x at sigmas[0], sigmas [N+1] decreasing, condition, noise, on_step) and
 returns x at sigmas[-1], which may be 0. A sampler never asks what the network predicts, and knows
 neither guidance nor precision. x [B,C,H,W] keeps its dtype.
+
+A new one is one file in this package with one decorated function.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from izograf.core.registry import Registry
 from izograf.core.types import Condition, Denoise, NoiseSource, OnStep, Sampler
 
-SAMPLERS: Registry[Sampler] = Registry("sampler", package="izograf.diffusion")
+
+@dataclass(frozen=True)
+class RegisteredSampler:
+    """A sampler, called like its function, and what its author promises of it.
+
+    Attributes:
+        order: of convergence to the probability flow, error ~ (number of steps)^-order; `None`
+            for a stochastic sampler, which follows the distribution and no path.
+    """
+
+    function: Sampler
+    order: int | None
+
+    def __call__(
+        self,
+        denoise: Denoise,
+        x: Tensor,
+        sigmas: Tensor,
+        condition: Condition,
+        noise: NoiseSource,
+        on_step: OnStep,
+    ) -> Tensor:
+        return self.function(denoise, x, sigmas, condition, noise, on_step)
 
 
-@SAMPLERS.register("euler")
+SAMPLERS: Registry[RegisteredSampler] = Registry("sampler", package="izograf.diffusion")
+
+
+def sampler(name: str, *, order: int | None) -> Callable[[Sampler], Sampler]:
+    """Registers the decorated function as the sampler `name`; returns the function unchanged."""
+
+    def add(function: Sampler) -> Sampler:
+        SAMPLERS.register(name)(RegisteredSampler(function, order))
+        return function
+
+    return add
+
+
+@sampler("euler", order=1)
 def euler(
     denoise: Denoise,
     x: Tensor,
@@ -40,7 +79,7 @@ def euler(
     return x
 
 
-@SAMPLERS.register("heun")
+@sampler("heun", order=2)
 def heun(
     denoise: Denoise,
     x: Tensor,
@@ -67,7 +106,7 @@ def heun(
     return x
 
 
-@SAMPLERS.register("ddpm")
+@sampler("ddpm", order=None)
 def ddpm(
     denoise: Denoise,
     x: Tensor,
@@ -92,7 +131,7 @@ def ddpm(
     return x
 
 
-@SAMPLERS.register("dpm-solver++")
+@sampler("dpm-solver++", order=2)
 def dpm_solver_plus_plus_2m(
     denoise: Denoise,
     x: Tensor,

@@ -17,13 +17,14 @@ from izograf.training.run import Averaged, Job
 
 NAME = "classifier"
 PAPER = "He et al. 2016 (arXiv:1603.05027)"
+OBJECTIVE = "cross-entropy"
 AUGMENTATION = ("color", "translation")
 
 DEFAULTS = Hyperparameters(
     images=400_000,
     batch_size=128,
     optimizer="adamw",
-    objective="cross-entropy",
+    objective=OBJECTIVE,
     learning_rate=2e-3,
     weight_decay=0.05,
     gradient_clip=1.0,
@@ -32,7 +33,12 @@ DEFAULTS = Hyperparameters(
 )
 
 
-@recipe(NAME, summary="ResNet judge: measures class agreement, gives features", paper=PAPER)
+@recipe(
+    NAME,
+    summary="ResNet judge: measures class agreement, gives features",
+    paper=PAPER,
+    objectives=(OBJECTIVE,),
+)
 def classifier(request: RunRequest) -> Job:
     """Cross-entropy with label smoothing on colour- and shift-augmented pictures."""
     if len(request.train.classes) < 2:
@@ -40,8 +46,8 @@ def classifier(request: RunRequest) -> Job:
             "A classifier needs pictures of at least two classes: put each class in its own folder."
         )
     chosen = request.hyperparameters.over(DEFAULTS)
-    if chosen.objective != DEFAULTS.objective:
-        raise InvalidInput(f"The recipe {NAME} has one objective: {DEFAULTS.objective}.")
+    if chosen.objective != OBJECTIVE:
+        raise InvalidInput(f"The recipe {NAME} has one objective: {OBJECTIVE}.")
     default = partial(ClassifierConfig, request.image_size, len(request.train.classes))
     config = parts.network_config(default, chosen.settings)
     placement = chosen.placement(width=config.width)
@@ -57,6 +63,7 @@ def classifier(request: RunRequest) -> Job:
         paper=PAPER,
         chosen=chosen,
         family="classifier",
+        task="classify",
         network={"name": "classifier", "config": config_to_json(config)},
         summary=f"judge of {len(request.train.classes)} classes, {request.image_size} px",
     )

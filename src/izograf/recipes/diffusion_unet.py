@@ -61,7 +61,12 @@ def unet_config(image_size: int, num_classes: int) -> UNetConfig:
     )
 
 
-@recipe(NAME, summary="diffusion U-Net, rectified flow, class-conditional", paper=PAPER)
+@recipe(
+    NAME,
+    summary="diffusion U-Net, rectified flow, class-conditional",
+    paper=PAPER,
+    objectives=PRECONDITIONERS,
+)
 def diffusion_unet(request: RunRequest) -> Job:
     """Denoising under a log-normal noise law; class dropout makes classifier-free guidance work.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from izograf.core.devices import Placement, choose_placement
-from izograf.core.registry import Registry
+from izograf.core.registry import Registry, unknown_name
 from izograf.data.dataset import ImageSet
 from izograf.training.run import Job, RunConfig
 from izograf.training.schedule import LearningRateSchedule
@@ -120,24 +120,39 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe's name, its paper, one line about it, and the function that builds a run."""
+    """A recipe's name, its paper, one line about it, and the function that builds a run.
+
+    Attributes:
+        objectives: the names `--objective` may have; a registry stands for its names.
+    """
 
     name: str
     summary: str
     paper: str
+    objectives: Collection[str]
     build: Callable[[RunRequest], Job]
+
+    def check(self, chosen: Hyperparameters) -> None:
+        """Refuses what can be refused before the data, which may take minutes, is read.
+
+        Raises:
+            UnknownName: an objective that the recipe does not know.
+        """
+        if chosen.objective is not None and chosen.objective not in self.objectives:
+            kind = f"objective of {self.name}"
+            raise unknown_name(kind, chosen.objective, self.objectives)
 
 
 RECIPES: Registry[Recipe] = Registry("recipe", package="izograf.recipes")
 
 
 def recipe(
-    name: str, *, summary: str, paper: str
+    name: str, *, summary: str, paper: str, objectives: Collection[str]
 ) -> Callable[[Callable[[RunRequest], Job]], Callable[[RunRequest], Job]]:
     """Registers the decorated function as the recipe `name`."""
 
     def add(build: Callable[[RunRequest], Job]) -> Callable[[RunRequest], Job]:
-        RECIPES.register(name)(Recipe(name, summary, paper, build))
+        RECIPES.register(name)(Recipe(name, summary, paper, objectives, build))
         return build
 
     return add

@@ -26,6 +26,7 @@ class ModelCard:
     Attributes:
         name: short identifier, `[a-z0-9-]+`.
         family: key of the generator registry that knows how to sample it.
+        task: what the model is for: "generate" pictures or "classify" them.
         network: `{"name": registry key, "config": {...}}`, rebuilt exactly from this.
         image_size: height and width of a sample in pixels.
         conditions: kinds of condition accepted, from `class text image mask attributes`.
@@ -58,6 +59,7 @@ class ModelCard:
     summary: str = ""
     notes: str = ""
     licence: str = "Apache-2.0"
+    task: str = "generate"
     version: int = CARD_VERSION
 
     @property
@@ -116,7 +118,7 @@ class ModelCard:
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "name": str, "family": str, "network": dict, "image_size": int, "sampling": dict,
     "data": dict, "recipe": dict, "energy": dict, "weights": dict, "summary": str, "notes": str,
-    "licence": str, "version": int,
+    "licence": str, "task": str, "version": int,
 }  # fmt: skip
 
 

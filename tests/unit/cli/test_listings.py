@@ -26,6 +26,8 @@ def test_recipes_are_listed_with_paper_and_one_line(izograf) -> None:
         assert row["paper"]
         assert row["name"] in text
         assert row["paper"] in text
+        assert f"objectives: {', '.join(row['objectives'])}" in text
+    assert {"hinge", "flow"} <= {name for row in found for name in row["objectives"]}
 
 
 def test_doctor_tells_the_same_as_text_and_as_json(izograf) -> None:

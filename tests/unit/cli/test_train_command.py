@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -212,6 +216,40 @@ def test_a_picture_size_the_network_cannot_have_is_refused(
         "train", recipe, "--data", pictures, "--out", "run", "--image-size", image_size
     )
     assert "image_size must be" in sentence
+
+
+def test_an_unknown_objective_is_refused_before_the_data_is_read(refused) -> None:
+    sentence = refused(
+        "train", "dcgan", "--data", "nowhere.zip", "--out", "run", "--objective", "hing"
+    )
+    assert "Unknown objective of dcgan 'hing'" in sentence
+    assert sentence.endswith("Did you mean hinge?")
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_nothing_else(pictures, tmp_path) -> None:
+    out = tmp_path / "run"
+    command = [
+        sys.executable, "-m", "izograf", "train", "dcgan", "--data", pictures, "--out", out,
+        "--image-size", 16, "--device", "cpu", "--precision", "fp32", "--batch-size", 8,
+        *("--set", "width=8", "--set", "latent_dim=8", "--set", "class_dim=8"),
+        *("--images", "1M", "--log-every", 8),
+    ]  # fmt: skip
+    process = subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not (out / "log.jsonl").exists():
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline, "the run never logged a step"
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert err.endswith("To go on exactly here, run the same command with --resume.\n")
+    assert "Interrupted" not in err
+    assert "Traceback" not in err
+    assert (out / "card.json").is_file()
 
 
 def test_two_runs_do_not_share_a_folder(refused, here, trained) -> None:

@@ -41,7 +41,7 @@ def evaluate(
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            help="frechet, kid, precision, recall, density or coverage; may be repeated.",
+            help="May be repeated: frechet, kid, precision, ...; an unknown name lists them all.",
             show_default="frechet, kid",
         ),
     ] = None,

@@ -55,11 +55,16 @@ def models(
 
 @app.command()
 def recipes(as_json: Json = False) -> None:
-    """List the recipes `izograf train` knows, each with its paper."""
+    """List the recipes `izograf train` knows, each with its paper and what it can minimise."""
     from izograf.recipes.registry import RECIPES
 
-    rows = [
-        {"name": item.name, "summary": item.summary, "paper": item.paper}
+    rows: list[dict[str, Any]] = [
+        {
+            "name": item.name,
+            "summary": item.summary,
+            "paper": item.paper,
+            "objectives": sorted(item.objectives),
+        }
         for item in RECIPES.values()
     ]
     if as_json:
@@ -69,6 +74,7 @@ def recipes(as_json: Json = False) -> None:
     for row in rows:
         typer.echo(f"{row['name']:{width}}  {row['summary']}")
         typer.echo(f"{'':{width}}  {row['paper']}")
+        typer.echo(f"{'':{width}}  objectives: {', '.join(row['objectives'])}")
 
 
 def _facts(card: Any) -> dict[str, Any]:

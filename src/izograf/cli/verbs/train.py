@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from izograf.cli.app import app
+from izograf.cli.app import Stopped, app
 from izograf.cli.arguments import Data, Device, Precision, parse_count
 from izograf.schema.errors import InvalidInput, MissingExtra
 
@@ -22,7 +22,6 @@ WHY = (
     "the best pictures and class agreement of the recipes here; choose dcgan when one fast pass "
     "per picture matters more"
 )
-STOPPED = 130
 
 
 @app.command()
@@ -57,7 +56,7 @@ def train(
     objective: Annotated[
         str | None,
         typer.Option(
-            help="What is minimised: flow, edm, velocity, epsilon; non-saturating, hinge."
+            help="What is minimised: flow, edm, hinge, ...; `izograf recipes` lists them all."
         ),
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
@@ -157,11 +156,11 @@ def _run(
     from izograf.training.run import STOPPED_BY_SIGNAL, check_folder, execute
 
     configure_threads()
-    build = RECIPES[recipe].build
+    chosen = RECIPES[recipe]
+    chosen.check(hyperparameters)  # before the minutes that reading data may take
     open_scalars = _tensorboard(out) if board else None
-    check_folder(out, asked, resume=resume)  # before the minutes that reading data may take
-    request = read_request(asked, data, hyperparameters, strict=strict)
-    job = build(request)
+    check_folder(out, asked, resume=resume)
+    job = chosen.build(read_request(asked, data, hyperparameters, strict=strict))
     placement = job.placement
     typer.echo(f"Training {recipe} on {placement.device} in {placement.precision}.", err=True)
     with training_progress(job.training.images) as on_progress:
@@ -176,7 +175,7 @@ def _run(
     typer.echo(f"{reason.capitalize()}. The model is {out}; try: izograf generate --model {out}")
     if reason == STOPPED_BY_SIGNAL:
         typer.echo("To go on exactly here, run the same command with --resume.", err=True)
-        raise typer.Exit(STOPPED)
+        raise Stopped
 
 
 def read_request(
