@@ -165,6 +165,30 @@ def test_no_class_ids_and_dropped_ones_are_the_same(name: str) -> None:
     assert torch.equal(*results)
 
 
+@pytest.mark.parametrize("name", CONDITIONED)
+def test_between_two_classes_the_ends_are_the_classes(name: str) -> None:
+    """Bitwise: a share of 0 or 1 changes nothing, whatever the other class."""
+    arguments, network = arguments_of(name), build(name).eval()
+    first = torch.arange(BATCH) % 3 - 1
+    second = (first + 2) % 3 - 1
+
+    def output(condition: Condition) -> Tensor:
+        swapped = (condition if isinstance(a, Condition) else a for a in arguments)
+        with torch.no_grad():
+            result: Tensor = network(*swapped)
+        return result
+
+    def between(share: float) -> Tensor:
+        return output(
+            Condition(class_ids=first, towards_ids=second, share=torch.full((BATCH,), share))
+        )
+
+    assert torch.equal(between(0), output(Condition(class_ids=first)))
+    assert torch.equal(between(1), output(Condition(class_ids=second)))
+    assert not torch.allclose(between(0.5), between(0), atol=1e-6)
+    assert not torch.allclose(between(0.5), between(1), atol=1e-6)
+
+
 def test_every_parameter_receives_a_finite_gradient(name: str) -> None:
     network = build(name).train()
     with seeded_layers("tests", name, "dropout"):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from izograf.core.rng import Seed
 from izograf.schema.card import ModelCard
 from izograf.schema.options import OptionValue
 
@@ -29,6 +30,8 @@ class Condition:
         attributes: float [B,A].
         image: float32 [B,3,h,w] in [-1,1], the picture to start from or to restore.
         mask: float32 [B,1,h,w] in [0,1], 1 where the picture is to be kept.
+        towards_ids: int64 [B], a second class per image, given together with `class_ids`.
+        share: float32 [B] in [0,1], how far each image lies on the way to `towards_ids`.
     """
 
     class_ids: Tensor | None = None
@@ -36,6 +39,8 @@ class Condition:
     attributes: Tensor | None = None
     image: Tensor | None = None
     mask: Tensor | None = None
+    towards_ids: Tensor | None = None
+    share: Tensor | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Condition:
         """The condition with `function` applied to every tensor present."""
@@ -53,8 +58,13 @@ class Condition:
 
         Class, text and attributes are dropped; a picture and its mask stay: they are the task.
         """
-        dropped = None if self.class_ids is None else torch.full_like(self.class_ids, DROPPED)
-        return replace(self, class_ids=dropped, text=None, attributes=None)
+        return replace(
+            self,
+            class_ids=_dropped(self.class_ids),
+            towards_ids=_dropped(self.towards_ids),
+            text=None,
+            attributes=None,
+        )
 
     def same_kinds(self, other: Condition) -> bool:
         """Whether both carry the same kinds of tensors, and can share a batch."""
@@ -75,6 +85,10 @@ class Condition:
                 raise ValueError(f"only one of the two conditions has {f.name}")
             joined[f.name] = None if first is None else torch.cat([first, second])
         return Condition(**joined)
+
+
+def _dropped(class_ids: Tensor | None) -> Tensor | None:
+    return None if class_ids is None else torch.full_like(class_ids, DROPPED)
 
 
 @dataclass(frozen=True)
@@ -136,7 +150,7 @@ class Generator(Protocol):
     def sample(
         self,
         condition: Condition,
-        seeds: Sequence[int],
+        seeds: Sequence[Seed],
         *,
         options: Mapping[str, OptionValue] = ...,
         on_step: OnStep = ignore,

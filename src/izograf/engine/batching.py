@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from izograf.engine.messages import Order, Task
+from izograf.engine.messages import GENERATE, Order, Task
+from izograf.schema.record import COMPOSITION
 from izograf.schema.request import GenerationRequest
 
 Row = tuple[str | None, int]
 """One picture of a tensor: its class name, None where unconditioned, and its seed."""
-
-COMPOSITION = "composition"  # the record's key; absent where `batch` alone says it
 
 
 def next_order(pending: Sequence[Task], *, batch_size: int, mix_requests: bool) -> Order:
@@ -29,9 +28,10 @@ def next_order(pending: Sequence[Task], *, batch_size: int, mix_requests: bool) 
     first, *others = pending
     tasks = [first]
     room = batch_size - first.request.num_images
-    if mix_requests and first.attempt <= 1:
+    if mix_requests and first.attempt <= 1 and first.name == GENERATE:
         for task in others:
-            fits = task.attempt <= 1 and task.request.num_images <= room
+            fresh = task.attempt <= 1 and task.name == GENERATE
+            fits = fresh and task.request.num_images <= room
             if fits and compatible(first.request, task.request):
                 tasks.append(task)
                 room -= task.request.num_images
@@ -39,9 +39,11 @@ def next_order(pending: Sequence[Task], *, batch_size: int, mix_requests: bool) 
 
 
 def compatible(one: GenerationRequest, other: GenerationRequest) -> bool:
-    """Whether the two may share a tensor: same model, same options, same kind of condition."""
+    """Whether the two may share a tensor: same model, options and kind of condition; no strips."""
     return (
-        one.model == other.model
+        not one.towards
+        and not other.towards
+        and one.model == other.model
         and one.options == other.options
         and one.condition.get("type") == other.condition.get("type")
     )

@@ -26,6 +26,7 @@ from izograf.engine.protocol import (
     WorkerDied,
 )
 from izograf.engine.serving import INTERNAL
+from izograf.engine.words import SearchWords
 from izograf.schema.errors import NotFound, StorageError
 from izograf.schema.job import Job, Status
 
@@ -60,6 +61,7 @@ class _Flight:
     job: Job
     attempt: int
     started: bool = False
+    noted: bool = False  # the store knows that it started
     ended: bool = False  # the engine is done with it
     step: Stepped | None = None  # the latest one, not yet written down
     written_at: float = -float("inf")
@@ -86,10 +88,12 @@ class Dispatcher:
         self._awake = threading.Event()
         self._stopping = threading.Event()
         self._grace = 0.0
+        self._hurried = False
         self._thread: threading.Thread | None = None
         self._recovered = False
         self._claim_failed = False  # maybe after the row was changed
         self._next_claim = self._next_look = self._store_back = -float("inf")
+        self._words = SearchWords()
         self._pause = 0.0  # between questions to the store; 0 while it answers
 
     # --- for other threads
@@ -111,6 +115,10 @@ class Dispatcher:
             self._thread = None
         else:
             self.wind_up(grace)
+
+    def hurry(self) -> None:
+        """Ends the grace time of `stop`; a signal handler may call it while `stop` waits."""
+        self._hurried = True
 
     def wake(self) -> None:
         """Says that a job was queued."""
@@ -168,7 +176,7 @@ class Dispatcher:
         for flight in self._flights.values():
             if not flight.started:
                 self._engine.cancel(flight.job.id)  # it was only waiting: hand it back at once
-        while self._flights and self._clock() < deadline:
+        while self._flights and self._clock() < deadline and not self._hurried:
             for event in self._engine.poll(min(BUSY_SECONDS, deadline - self._clock())):
                 self._hear(event)
             self._try_to_write()
@@ -224,7 +232,16 @@ class Dispatcher:
             job, attempt = claimed
             self._next_claim = -float("inf")
             self._flights[job.id] = _Flight(job, attempt)
-            self._engine.submit(job, attempt)
+            self._submit(job, attempt)
+
+    def _submit(self, job: Job, attempt: int) -> None:
+        """Gives the engine the job with the files it reads; one of them missing fails the job."""
+        try:
+            inputs = {name: self._pictures.read_file(sha) for name, sha in job.inputs.items()}
+        except StorageError as error:
+            self._hear(Failed(job.id, attempt, type(error).__name__, str(error)))
+        else:
+            self._engine.submit(job, attempt, inputs)
 
     def _look_for_cancelled(self) -> None:
         """Notices what another process cancelled in the store."""
@@ -263,7 +280,13 @@ class Dispatcher:
             self._outbox.popleft()
             self._land(ending)
         for flight in list(self._flights.values()):
+            self._note_start(flight)
             self._write_step(flight)
+
+    def _note_start(self, flight: _Flight) -> None:
+        if flight.started and not flight.noted and not flight.ended:
+            self._queue.began(flight.job.id, flight.attempt)
+            flight.noted = True
 
     def _write_step(self, flight: _Flight) -> None:
         step, now = flight.step, self._clock()
@@ -301,6 +324,7 @@ class Dispatcher:
         except NotFound:
             return  # deleted meanwhile
         each = ending.seconds / max(1, len(ending.pictures))
+        words = self._words(job.request) if ending.pictures else ""
         staged = [
             self._pictures.stage(
                 job,
@@ -310,10 +334,13 @@ class Dispatcher:
                 height=picture.height,
                 record=picture.record,
                 seconds=each,
+                words=words,
             )
             for picture in ending.pictures
         ]
-        self._queue.finish(ending.job_id, ending.attempt, staged, seconds=ending.seconds)
+        self._queue.finish(
+            ending.job_id, ending.attempt, staged, seconds=ending.seconds, result=ending.result
+        )
 
     def _give_up(self, ending: Ending) -> None:
         """Fails the jobs of an ending that the store refuses for what it holds."""

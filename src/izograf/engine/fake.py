@@ -9,12 +9,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from izograf.engine.picture import draw, fake_picture, png
+from izograf.engine.messages import Task, WorkerState
+from izograf.engine.picture import draw, fake_picture, png, verify_fake
 from izograf.engine.protocol import (
+    NO_INPUTS,
     EngineEvent,
     Failed,
     Finished,
@@ -24,8 +26,17 @@ from izograf.engine.protocol import (
     WorkerDied,
     WorkerHealth,
 )
-from izograf.engine.serving import INTERNAL, OUT_OF_MEMORY
+from izograf.engine.serving import (
+    INTERNAL,
+    OUT_OF_MEMORY,
+    Progress,
+    Rendered,
+    Verified,
+)
+from izograf.engine.tasks import find_task
+from izograf.schema.errors import InvalidInput
 from izograf.schema.job import Job
+from izograf.schema.request import GenerationRequest
 
 FaultKind = Literal["crash", "error", "oom", "stall"]
 PREVIEW_SIZE = 24
@@ -56,6 +67,7 @@ def no_faults(job: Job, attempt: int) -> Fault | None:  # noqa: ARG001
 class _Running:
     job: Job
     attempt: int
+    inputs: Mapping[str, bytes]
     fault: Fault | None
     num_steps: int
     began: float
@@ -87,7 +99,7 @@ class FakeEngine:
         self._num_workers, self._num_steps = num_workers, num_steps
         self._step_seconds, self._preview_seconds = step_seconds, preview_seconds
         self._stall_seconds, self._size, self._faults = stall_seconds, size, faults
-        self._waiting: deque[tuple[Job, int]] = deque()
+        self._waiting: deque[tuple[Job, int, Mapping[str, bytes]]] = deque()
         self._slots: list[_Running | None] = [None] * num_workers
         self._asleep: list[_Running] = []
         self._events: list[EngineEvent] = []
@@ -100,13 +112,13 @@ class FakeEngine:
     def capacity(self) -> int:
         return 2 * self._num_workers
 
-    def submit(self, job: Job, attempt: int) -> None:
+    def submit(self, job: Job, attempt: int, inputs: Mapping[str, bytes] = NO_INPUTS) -> None:
         with self._lock:
             self.submitted.append((job.id, attempt))
             if self._closed:
                 self._events.append(Stopped(job.id, attempt))
                 return
-            self._waiting.append((job, attempt))
+            self._waiting.append((job, attempt, inputs))
             self._fill(self._clock())
 
     def cancel(self, job_id: str) -> None:
@@ -166,11 +178,11 @@ class FakeEngine:
         """Gives waiting jobs to free workers."""
         for index, running in enumerate(self._slots):
             if running is None and self._waiting:
-                job, attempt = self._waiting.popleft()
+                job, attempt, inputs = self._waiting.popleft()
                 num_steps = job.request.options.get("num_inference_steps", self._num_steps)
                 steps = int(num_steps) if isinstance(num_steps, int | float) else self._num_steps
                 fault = self._faults(job, attempt)
-                self._slots[index] = _Running(job, attempt, fault, max(1, steps), now)
+                self._slots[index] = _Running(job, attempt, inputs, fault, max(1, steps), now)
                 self._events.append(Started(job.id, attempt))
 
     def _advance(self, now: float) -> None:
@@ -245,8 +257,49 @@ class FakeEngine:
         detail = running.step / running.num_steps
         return png(draw(request, request.seed, size=size, detail=detail), size, size)
 
-    def _finished(self, running: _Running) -> Finished:
-        request = running.job.request
-        pictures = tuple(fake_picture(request, seed, size=self._size) for seed in request.seeds)
+    def _finished(self, running: _Running) -> Finished | Failed:
+        job, attempt = running.job, running.attempt
+        task = Task(job.id, attempt, job.request, job.task, running.inputs)
+        try:
+            done = find_task(job.task)(DrawingRenderer(self._size), task, _unheard)
+        except InvalidInput as error:
+            return Failed(job.id, attempt, type(error).__name__, str(error))
         seconds = running.num_steps * self._step_seconds
-        return Finished(running.job.id, running.attempt, pictures, seconds)
+        return Finished(job.id, attempt, done.pictures, seconds, done.result)
+
+
+class DrawingRenderer:
+    """`serving.Renderer` that draws pictures of `size` pixels at once, without steps."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def render(self, request: GenerationRequest, progress: Progress) -> Rendered:  # noqa: ARG002
+        pictures = [
+            fake_picture(request, seed, size=self._size, position=position)
+            for position, seed in enumerate(request.seeds)
+        ]
+        return tuple(pictures), 0.0
+
+    def render_together(
+        self, requests: Sequence[GenerationRequest], progress: Progress
+    ) -> Sequence[Rendered]:
+        return [self.render(request, progress) for request in requests]
+
+    def verify(
+        self,
+        request: GenerationRequest,
+        png: bytes,
+        progress: Progress,  # noqa: ARG002
+    ) -> Verified:
+        return verify_fake(png, model=request.model, size=self._size), 0.0
+
+    def release_memory(self) -> None:
+        """Nothing is ever held."""
+
+    def state(self) -> WorkerState:
+        return WorkerState()
+
+
+def _unheard(step: int, num_steps: int, preview: Callable[[int], bytes], /) -> None:
+    """Progress that nobody listens to."""

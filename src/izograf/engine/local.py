@@ -14,6 +14,7 @@ import queue
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -31,6 +32,7 @@ from izograf.engine.messages import (
 )
 from izograf.engine.process import BODY, WorkerProcess
 from izograf.engine.protocol import (
+    NO_INPUTS,
     EngineEvent,
     Failed,
     Finished,
@@ -125,12 +127,12 @@ class LocalEngine:
         per_worker = self._settings.batch_size if self._settings.mix_requests else 1
         return PREFETCH * per_worker * len(self._slots)
 
-    def submit(self, job: Job, attempt: int) -> None:
+    def submit(self, job: Job, attempt: int, inputs: Mapping[str, bytes] = NO_INPUTS) -> None:
         with self._changed:
             if self._closing:
                 self._events.put(Stopped(job.id, attempt))
                 return
-            self._pending.append(Task(job.id, attempt, job.request))
+            self._pending.append(Task(job.id, attempt, job.request, job.task, dict(inputs)))
             self._assign()
 
     def cancel(self, job_id: str) -> None:

@@ -6,11 +6,13 @@ as they are, and `OrderDone` when the worker is free again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from izograf.schema.request import GenerationRequest
 
 GIB = 1 << 30
+GENERATE = "generate"  # the task of which several may share a batch (see `engine.tasks`)
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,13 @@ class WorkerSettings:
 
 @dataclass(frozen=True)
 class Task:
-    """One job of an order."""
+    """One job of an order: what is to be done, and the content of the files it reads."""
 
     job_id: str
     attempt: int
     request: GenerationRequest
+    name: str = GENERATE
+    inputs: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

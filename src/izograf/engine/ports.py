@@ -21,7 +21,10 @@ class JobQueue(Protocol):
     """
 
     def requeue_running(self) -> object:
-        """Counts a death for every running row: whoever ran them is gone."""
+        """Queues every running row again: whoever ran them is gone.
+
+        Those that a worker had taken up are charged with a death.
+        """
         ...
 
     def claim_next(self) -> tuple[Job, int] | None:
@@ -34,6 +37,10 @@ class JobQueue(Protocol):
 
     def list_jobs(self, *, status: Status | None = None, limit: int = 50) -> JobPage: ...
 
+    def began(self, job_id: str, attempt: int) -> bool:
+        """Notes that a worker took the attempt up."""
+        ...
+
     def record_step(
         self, job_id: str, attempt: int, step: int, num_steps: int, preview: bytes | None = None
     ) -> bool: ...
@@ -45,6 +52,7 @@ class JobQueue(Protocol):
         pictures: Sequence[StoredImage],
         *,
         seconds: float | None = None,
+        result: Mapping[str, Any] | None = None,
     ) -> bool: ...
 
     def fail(self, job_id: str, attempt: int, code: str, reason: str) -> bool: ...
@@ -71,6 +79,11 @@ class Pictures(Protocol):
         height: int,
         record: Mapping[str, Any],
         seconds: float | None = None,
+        words: str = "",
     ) -> StoredImage:
         """A picture whose file is on disk and whose row `finish` will write."""
+        ...
+
+    def read_file(self, sha256: str) -> bytes:
+        """The content of a file that a job reads; raises `StorageError`."""
         ...

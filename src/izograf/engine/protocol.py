@@ -7,10 +7,13 @@ are the truth, and an event of an attempt that is no longer current is ignored b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from izograf.schema.job import Job
+
+NO_INPUTS: Mapping[str, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,13 @@ class EnginePicture:
 
 @dataclass(frozen=True)
 class Finished:
-    """All pictures of the job; `seconds` is the computation alone."""
+    """All pictures of the job, or what else it found out; `seconds` is the computation alone."""
 
     job_id: str
     attempt: int
     pictures: tuple[EnginePicture, ...]
     seconds: float
+    result: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,11 @@ class Engine(Protocol):
         """How many jobs may be submitted and unfinished at once to keep every worker busy."""
         ...
 
-    def submit(self, job: Job, attempt: int) -> None:
-        """Takes the job; never blocks for long, never raises for what the job contains."""
+    def submit(self, job: Job, attempt: int, inputs: Mapping[str, bytes] = NO_INPUTS) -> None:
+        """Takes the job, with the content of the files it reads, by the names of `job.inputs`.
+
+        Never blocks for long, never raises for what the job contains.
+        """
         ...
 
     def cancel(self, job_id: str) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
-from typing import Protocol
+from typing import Any, Protocol
 
 from izograf.engine.messages import (
     Cancel,
@@ -30,6 +30,7 @@ from izograf.engine.protocol import (
     Stepped,
     Stopped,
 )
+from izograf.engine.tasks import find_task
 from izograf.schema.errors import Cancelled, IzografError
 from izograf.schema.request import GenerationRequest
 
@@ -40,6 +41,9 @@ INTERNAL = "Something went wrong inside the program; the operator's log has the 
 
 Rendered = tuple[tuple[EnginePicture, ...], float]
 """The pictures of one request and the seconds they took to compute."""
+
+Verified = tuple[Mapping[str, Any], float]
+"""The result of a verification as `engine.tasks` describes it, and the seconds it took."""
 
 
 class Progress(Protocol):
@@ -60,6 +64,14 @@ class Renderer(Protocol):
         self, requests: Sequence[GenerationRequest], progress: Progress
     ) -> Sequence[Rendered]:
         """All requests in one batch; they are compatible (see `engine.batching`)."""
+        ...
+
+    def verify(self, request: GenerationRequest, png: bytes, progress: Progress) -> Verified:
+        """How the picture `png` compares with its re-generation by the request's model.
+
+        Raises:
+            InvalidInput: it is no picture made here.
+        """
         ...
 
     def release_memory(self) -> None:
@@ -150,9 +162,9 @@ class _Server:
         try:
             progress = _StepReporter(self, (task,), self._settings.preview_seconds)
             progress.check()
-            pictures, seconds = self._renderer.render(task.request, progress)
+            done = find_task(task.name)(self._renderer, task, progress)
             progress.check()
-            return Finished(job_id, attempt, pictures, seconds)
+            return Finished(job_id, attempt, done.pictures, done.seconds, done.result)
         except Cancelled:
             event: EngineEvent = Stopped(job_id, attempt)
         except MemoryError:

@@ -27,23 +27,28 @@ from torch import Tensor, nn
 from izograf.checkpoints.load import load_generator
 from izograf.core.devices import configure_threads, fingerprint
 from izograf.core.pixels import to_uint8
-from izograf.core.types import Condition, Generator, OnStep
+from izograf.core.types import Generator, OnStep
 from izograf.engine.batching import batch_record, compose
 from izograf.engine.messages import WorkerSettings, WorkerState
 from izograf.engine.protocol import EnginePicture
-from izograf.engine.serving import Progress, Rendered, serve
+from izograf.engine.serving import Progress, Rendered, Verified, serve
 from izograf.generators.registry import FAMILIES
 from izograf.generators.render import (
     Picture,
+    decode_png,
     encode_png,
     recorded,
     render,
-    resolve_request,
+    render_rows,
+    require_same_weights,
+    verify,
 )
 from izograf.generators.sheet import to_pil
 from izograf.models.registry import NETWORKS
+from izograf.schema.errors import InvalidInput
 from izograf.schema.library import CARD, find_model
 from izograf.schema.request import GenerationRequest
+from izograf.schema.resolve import resolve_request
 
 PREVIEW_PICTURES = 4
 PREVIEW_SIZE = 128  # larger pictures are shrunk to this in a preview
@@ -214,6 +219,23 @@ class TorchRenderer:
         seconds = time.perf_counter() - start
         return [(tuple(map(engine_picture, made[span])), seconds) for span in spans]
 
+    def verify(self, request: GenerationRequest, png: bytes, progress: Progress) -> Verified:
+        pixels, record = decode_png(png)
+
+        def on_step(step: int, num_steps: int, preview: Tensor, /) -> None:
+            progress(step, num_steps, lambda _: sheet(preview))
+
+        start = time.perf_counter()
+        try:
+            model = self._cache.get(request.model)
+            require_same_weights(model.generator.card, request.model, record)
+            with memory_errors():
+                found = verify(pixels, record, model.generator, model.environment, on_step=on_step)
+            result = found.to_json()
+        except InvalidInput as error:  # the model is gone, or takes something else now
+            result = {"verdict": "cannot", "psnr": None, "remarks": [str(error)]}
+        return result, time.perf_counter() - start
+
     def release_memory(self) -> None:
         release_memory()
 
@@ -226,14 +248,7 @@ def mixed_batch(
 ) -> list[Picture]:
     """The pictures of several resolved, compatible requests, computed in one tensor."""
     card, rows = model.generator.card, compose(requests)
-    names = [label.name for label in card.classes]
-    classes = [names.index(name) for name, _ in rows if name is not None]
-    condition = Condition(class_ids=torch.tensor(classes)) if classes else Condition()
-    pixels = to_uint8(
-        model.generator.sample(
-            condition, [seed for _, seed in rows], options=requests[0].options, on_step=on_step
-        )
-    )
+    pixels = render_rows(model.generator, rows, requests[0].options, on_step=on_step)
     owners = [request for request in requests for _ in range(request.num_images)]
     return [
         recorded(picture, card, request, seed, batch_record(request, rows), model.environment)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from izograf.core.config import config_from_json
 from izograf.core.devices import Placement
-from izograf.core.rng import SeededNoise
+from izograf.core.rng import Seed, SeededNoise
 from izograf.core.types import Condition, OnStep, ignore
 from izograf.diffusion.denoiser import Denoiser
 from izograf.diffusion.guidance import classifier_free
@@ -73,7 +73,7 @@ class DiffusionGenerator:
     def sample(
         self,
         condition: Condition,
-        seeds: Sequence[int],
+        seeds: Sequence[Seed],
         *,
         options: Mapping[str, OptionValue] | None = None,
         on_step: OnStep = ignore,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from izograf.core.devices import Placement
-from izograf.core.rng import SeededNoise
+from izograf.core.rng import Seed, SeededNoise
 from izograf.core.types import Condition, OnStep, ignore
 from izograf.generators.network import build_network
 from izograf.generators.registry import FAMILIES
@@ -43,7 +43,7 @@ class LatentGenerator:
     def sample(
         self,
         condition: Condition,
-        seeds: Sequence[int],
+        seeds: Sequence[Seed],
         *,
         options: Mapping[str, OptionValue] | None = None,
         on_step: OnStep = ignore,

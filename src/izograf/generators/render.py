@@ -8,7 +8,7 @@ import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,23 @@ from torch import Tensor
 
 from izograf import __version__
 from izograf.core.pixels import to_uint8
+from izograf.core.rng import Blend, Seed
 from izograf.core.storage import write_atomically
-from izograf.core.types import Condition, Generator, OnStep, ignore
+from izograf.core.types import DROPPED, Condition, Generator, OnStep, ignore
 from izograf.generators.sheet import contact_sheet, to_pil
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import InvalidInput, NotFound
-from izograf.schema.labels import resolve_class
-from izograf.schema.options import parse_options
+from izograf.schema.options import OptionValue
+from izograf.schema.record import COMPOSITION, POSITION, RECORD_KEY, parse_record
 from izograf.schema.request import GenerationRequest
+from izograf.schema.resolve import resolve_request
+from izograf.schema.xmp import XMP_KEY, provenance_packet
 
-RECORD_KEY = "izograf"  # the PNG text chunk that carries the record
 BATCH_SIZE = 16
-MAX_BATCH = 256  # of a record that is to be verified
 MAX_PIXELS = 4096 * 4096
+
+Row = tuple[str | None, int]
+"""One plain picture of a tensor: its class name, None where unconditioned, and its seed."""
 
 
 @dataclass(frozen=True)
@@ -42,32 +46,6 @@ class Picture:
     record: Mapping[str, Any]
 
 
-def resolve_request(card: ModelCard, request: GenerationRequest) -> GenerationRequest:
-    """The request with the class by its identifier and every option explicit, all checked.
-
-    Raises:
-        NotFound: unknown class; InvalidInput: a condition or an option the model does not take.
-    """
-    condition = dict(request.condition)
-    kind = condition.get("type")
-    if kind == "class" and "class" in condition:
-        if not card.classes:
-            raise InvalidInput(f"{card.name} has no classes: leave out --class.")
-        condition["class"] = card.classes[resolve_class(condition["class"], card.classes)].name
-    elif kind != "none":
-        raise InvalidInput(f"{card.name} does not take the condition {condition}.")
-    options = parse_options(request.options, card.options)
-    return GenerationRequest(request.model, condition, request.num_images, request.seed, options)
-
-
-def condition_for(card: ModelCard, request: GenerationRequest, count: int) -> Condition:
-    """The condition tensor of a resolved request, for `count` images."""
-    if request.condition.get("type") != "class":
-        return Condition()
-    index = [label.name for label in card.classes].index(request.condition["class"])
-    return Condition(class_ids=torch.full((count,), index, dtype=torch.int64))
-
-
 def render(
     generator: Generator,
     request: GenerationRequest,
@@ -76,17 +54,80 @@ def render(
     batch_size: int = BATCH_SIZE,
     on_step: OnStep = ignore,
 ) -> Iterator[Picture]:
-    """The pictures of a resolved request, seed by seed, computed in batches.
+    """The pictures of a resolved request, in order, computed in batches.
 
     `environment` is `core.devices.fingerprint`; it goes into each record.
     """
     seeds = request.seeds
     for start in range(0, len(seeds), batch_size):
-        batch = seeds[start : start + batch_size]
+        batch = range(start, min(start + batch_size, len(seeds)))
         pixels = _render_batch(generator, request, batch, on_step)
-        for seed, picture in zip(batch, pixels, strict=True):
-            made_in = {"batch": [batch[0], len(batch)]}
-            yield recorded(picture, generator.card, request, seed, made_in, environment)
+        for position, picture in zip(batch, pixels, strict=True):
+            made_in = _made_in(request, batch, position)
+            yield recorded(picture, generator.card, request, seeds[position], made_in, environment)
+
+
+def _made_in(request: GenerationRequest, batch: range, position: int) -> Mapping[str, Any]:
+    """What the record of the picture at `position` says about the batch it was computed in."""
+    if request.towards:
+        return {"batch": [batch.start, len(batch)], POSITION: position}
+    return {"batch": [request.seed + batch.start, len(batch)]}
+
+
+def _render_batch(
+    generator: Generator, request: GenerationRequest, batch: range, on_step: OnStep
+) -> Tensor:
+    """The pictures at the positions `batch` of a resolved request, uint8, in one tensor."""
+    condition = condition_for(generator.card, request, batch)
+    seeds = noise_seeds(request, batch)
+    return to_uint8(generator.sample(condition, seeds, options=request.options, on_step=on_step))
+
+
+def condition_for(card: ModelCard, request: GenerationRequest, batch: range) -> Condition:
+    """The condition of the pictures at the positions `batch` of a resolved request."""
+    condition = class_condition(card, [request.condition.get("class")] * len(batch))
+    name = request.towards.get("class")
+    if name is None:
+        return condition
+    shares = torch.tensor([request.share(position) for position in batch], dtype=torch.float32)
+    towards = class_condition(card, [str(name)] * len(batch))
+    return replace(condition, towards_ids=towards.class_ids, share=shares)
+
+
+def class_condition(card: ModelCard, names: Sequence[str | None]) -> Condition:
+    """The condition of one class per picture, by identifier; None for no class.
+
+    Raises:
+        NotFound: the model has no class of that name.
+    """
+    if not any(name is not None for name in names):
+        return Condition()
+    known = {label.name: index for index, label in enumerate(card.classes)}
+    if unknown := {name for name in names if name is not None and name not in known}:
+        raise NotFound(f"{card.name} has no class {min(unknown)[:80]!r}.")
+    ids = [DROPPED if name is None else known[name] for name in names]
+    return Condition(class_ids=torch.tensor(ids, dtype=torch.int64))
+
+
+def noise_seeds(request: GenerationRequest, batch: range) -> Sequence[Seed]:
+    """What the noise of the pictures at the positions `batch` is drawn from."""
+    if "seed" not in request.towards:
+        return [request.seed + (0 if request.towards else position) for position in batch]
+    end = int(request.towards["seed"])
+    return [Blend(request.seed, end, request.share(position)) for position in batch]
+
+
+def render_rows(
+    generator: Generator,
+    rows: Sequence[Row],
+    options: Mapping[str, OptionValue],
+    *,
+    on_step: OnStep = ignore,
+) -> Tensor:
+    """Plain pictures of several requests, uint8 [B,3,H,W], computed in one tensor."""
+    condition = class_condition(generator.card, [name for name, _ in rows])
+    seeds = [seed for _, seed in rows]
+    return to_uint8(generator.sample(condition, seeds, options=options, on_step=on_step))
 
 
 def recorded(
@@ -110,14 +151,6 @@ def recorded(
     return Picture(seed, pixels, record)
 
 
-def _render_batch(
-    generator: Generator, request: GenerationRequest, seeds: Sequence[int], on_step: OnStep
-) -> Tensor:
-    condition = condition_for(generator.card, request, len(seeds))
-    images = generator.sample(condition, seeds, options=request.options, on_step=on_step)
-    return to_uint8(images)
-
-
 def pixels_sha256(pixels: Tensor) -> str:
     """sha256 of the decoded pixels: size, then RGB bytes row by row."""
     _, height, width = pixels.shape
@@ -127,8 +160,9 @@ def pixels_sha256(pixels: Tensor) -> str:
 
 
 def encode_png(picture: Picture) -> bytes:
-    """The bytes of a PNG of the picture with its record inside."""
+    """The bytes of a PNG of the picture with its record and an XMP packet inside."""
     info = PngImagePlugin.PngInfo()
+    info.add_itxt(XMP_KEY, provenance_packet(str(picture.record["request"]["model"])))
     info.add_itxt(RECORD_KEY, json.dumps(picture.record, ensure_ascii=False))
     buffer = io.BytesIO()
     to_pil(picture.pixels).save(buffer, "PNG", pnginfo=info, optimize=True)
@@ -151,10 +185,20 @@ def read_png(path: Path) -> tuple[Tensor, Mapping[str, Any]]:
         NotFound: no such file.
         InvalidInput: not a PNG made by izograf, or its record is unreadable.
     """
+    return _decoded(path, str(path))
+
+
+def decode_png(png: bytes, *, name: str = "the picture") -> tuple[Tensor, Mapping[str, Any]]:
+    """As `read_png`, of a file's bytes; `name` is what messages call it."""
+    return _decoded(io.BytesIO(png), name)
+
+
+def _decoded(source: Path | io.BytesIO, name: str) -> tuple[Tensor, Mapping[str, Any]]:
+    named = name[:1].upper() + name[1:] if isinstance(source, io.BytesIO) else name
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # refused below
-            opened = Image.open(path)
+            opened = Image.open(source)
         with opened as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels are too many")
@@ -163,43 +207,16 @@ def read_png(path: Path) -> tuple[Tensor, Mapping[str, Any]]:
             flat = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
             pixels = flat.reshape(image.height, image.width, 3).permute(2, 0, 1).contiguous()
     except FileNotFoundError:
-        raise NotFound(f"There is no file {path}.") from None
+        raise NotFound(f"There is no file {name}.") from None
     except UnidentifiedImageError:
-        raise InvalidInput(f"{path} is not a picture that can be read.") from None
+        raise InvalidInput(f"{named} is not a picture that can be read.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InvalidInput(f"{path} cannot be read as a picture: {error}.") from error
+        raise InvalidInput(f"{named} cannot be read as a picture: {error}.") from error
     if text is None:
         raise InvalidInput(
-            f"{path} carries no izograf record: it was not made here, or its metadata was removed."
+            f"{named} carries no izograf record: it was not made here, or its metadata was removed."
         )
-    try:
-        record = json.loads(text)
-        _check_record(record)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise InvalidInput(f"The izograf record of {path} is malformed: {error}.") from error
-    except InvalidInput as error:
-        raise InvalidInput(f"The izograf record of {path} is malformed. {error}") from error
-    return pixels, record
-
-
-def _check_record(record: Any) -> None:
-    """Anybody can write a record: nothing in it may be believed before it was looked at."""
-    request = GenerationRequest.from_json(record["request"])
-    for name, value in request.options.items():
-        if not isinstance(value, bool | int | float | str):
-            raise TypeError(f"the option {name} has no plain value")
-    for key in ("model_sha256", "pixels_sha256"):
-        if not isinstance(record[key], str):
-            raise TypeError(f"{key} is not text")
-    if not isinstance(record["environment"], dict):
-        raise TypeError("environment is not an object")
-    first, count = record["batch"]
-    seed = record["seed"]
-    if any(type(value) is not int for value in (first, count, seed)):
-        raise TypeError("seed and batch are not whole numbers")
-    end = request.seed + request.num_images
-    if not request.seed <= first <= seed < first + count <= min(end, first + MAX_BATCH):
-        raise ValueError(f"no request for these seeds computes the batch {first}, {count}")
+    return pixels, parse_record(text, source=name)
 
 
 @dataclass(frozen=True)
@@ -216,8 +233,25 @@ class Verification:
     psnr: float
     remarks: tuple[str, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """As JSON, which has no infinity: `psnr` is None when equal."""
+        psnr = None if math.isinf(self.psnr) else round(self.psnr, 2)
+        return {"verdict": self.verdict, "psnr": psnr, "remarks": list(self.remarks)}
+
 
 CLOSE_PSNR = 40.0
+
+
+def require_same_weights(card: ModelCard, name: str, record: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        InvalidInput: the model called `name` is not, or no longer, the one of the record.
+    """
+    if card.fingerprint != record["model_sha256"]:
+        raise InvalidInput(
+            f"the model {name} has other weights now than when the picture was made "
+            f"(sha256 {record['model_sha256'][:12]}... was expected)."
+        )
 
 
 def verify(
@@ -225,6 +259,8 @@ def verify(
     record: Mapping[str, Any],
     generator: Generator,
     environment: Mapping[str, str],
+    *,
+    on_step: OnStep = ignore,
 ) -> Verification:
     """Makes the picture again, in a batch like its first one, and compares the pixels.
 
@@ -236,16 +272,31 @@ def verify(
     for key, before in record["environment"].items():
         if environment.get(key) != before:
             remarks.append(f"{key} was {before}, now {environment.get(key)}")
-    request = resolve_request(generator.card, GenerationRequest.from_json(record["request"]))
-    first, count = record["batch"]
-    again = _render_batch(generator, request, range(first, first + count), ignore)
-    ours = again[record["seed"] - first]
-    if ours.shape != pixels.shape:
+    candidates = _made_again(generator, record, on_step)
+    if candidates[0].shape != pixels.shape:
         return Verification("different", 0.0, (*remarks, "the size differs"))
-    error = (ours.double() - pixels.double()).square().mean().item()
+    error = min((ours.double() - pixels.double()).square().mean().item() for ours in candidates)
     psnr = math.inf if error == 0 else 10 * math.log10(255**2 / error)
     verdict = "bit-exact" if error == 0 else "close" if psnr >= CLOSE_PSNR else "different"
     return Verification(verdict, psnr, tuple(remarks))
+
+
+def _made_again(
+    generator: Generator, record: Mapping[str, Any], on_step: OnStep
+) -> Sequence[Tensor]:
+    """The picture, or every row of its mixed tensor that it can have been."""
+    recorded_request = GenerationRequest.from_json(record["request"])
+    request = resolve_request(generator.card, recorded_request)
+    if COMPOSITION in record:
+        rows: list[Row] = [(name, seed) for name, seed in record[COMPOSITION]]
+        own = recorded_request.condition.get("class"), record["seed"]
+        made = render_rows(generator, rows, request.options, on_step=on_step)
+        return [picture for row, picture in zip(rows, made, strict=True) if row == own]
+    first, count = record["batch"]
+    start = first if request.towards else first - request.seed
+    own_position = record[POSITION] if request.towards else record["seed"] - request.seed
+    made = _render_batch(generator, request, range(start, start + count), on_step)
+    return [made[own_position - start]]
 
 
 def save_sheet(

@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 from izograf.core.types import Cond, Condition
+
+
+@dataclass(frozen=True)
+class ClassRows:
+    """Rows of a table of classes, int64 [B]: row 0 is "no class", row i + 1 class i.
+
+    With `towards` and `share` (float [B]) an image lies between two rows. At the shares 0 and 1
+    its row is bitwise the plain one.
+    """
+
+    rows: Tensor
+    towards: Tensor | None = None
+    share: Tensor | None = None
+
+    @classmethod
+    def of(cls, condition: Condition, like: Tensor) -> ClassRows:
+        """The rows for `len(like)` images on its device; no class ids at all is row 0."""
+        if condition.class_ids is None:
+            return cls(torch.zeros(len(like), dtype=torch.int64, device=like.device))
+        rows = condition.class_ids + 1
+        if condition.towards_ids is None or condition.share is None:
+            return cls(rows)
+        return cls(rows, condition.towards_ids + 1, condition.share)
+
+    def of_table(self, table: nn.Module) -> Tensor:
+        """Vectors [B,D] of an embedding table, interpolated linearly where asked."""
+        vectors: Tensor = table(self.rows)
+        if self.towards is None or self.share is None:
+            return vectors
+        return vectors.lerp(table(self.towards), self.share[:, None].to(vectors.dtype))
 
 
 class ClassEncoder(nn.Module):
@@ -19,10 +51,8 @@ class ClassEncoder(nn.Module):
         self.table = nn.Embedding(num_classes + 1, dim)
 
     def forward(self, condition: Condition, batch_size: int) -> Cond:
-        ids = condition.class_ids
-        if ids is None:
-            ids = torch.full((batch_size,), -1, device=self.table.weight.device)
-        return Cond(vector=self.table(ids + 1))
+        like = self.table.weight.new_empty(batch_size)
+        return Cond(vector=ClassRows.of(condition, like).of_table(self.table))
 
 
 class Conditioned(nn.Module):

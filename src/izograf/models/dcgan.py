@@ -1,9 +1,9 @@
 """DCGAN with classes: transposed convolutions against strided ones.
 
 After Radford et al. 2016 (section 3), with what later work showed to be needed for classes and
-stability: class-conditional batch norm in the generator (Dumoulin et al. 2017), projection
-conditioning (Miyato & Koyama 2018, eq. 5) and spectral norm (Miyato et al. 2018) in the
-discriminator, and the minibatch deviation feature of Karras et al. 2018, section 3.
+stability: class-conditional batch norm in the generator (Dumoulin et al. 2017), and in the
+discriminator, which has no norm at all, projection conditioning (Miyato & Koyama 2018, eq. 5) and
+the minibatch deviation feature of Karras et al. 2018, section 3. R1 keeps it smooth.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from izograf.core.types import Condition
+from izograf.models.conditioning import ClassRows
 from izograf.models.layers import Activation, activation
 from izograf.models.registry import NETWORKS, NetworkType
 
@@ -76,8 +76,8 @@ class ClassBatchNorm(nn.Module):
         nn.init.normal_(self.scale.weight, 1.0, 0.02)
         nn.init.zeros_(self.shift.weight)
 
-    def forward(self, x: Tensor, rows: Tensor) -> Tensor:
-        scale, shift = self.scale(rows)[..., None, None], self.shift(rows)[..., None, None]
+    def forward(self, x: Tensor, rows: ClassRows) -> Tensor:
+        scale, shift = (rows.of_table(t)[..., None, None] for t in (self.scale, self.shift))
         return torch.addcmul(shift, self.norm(x), scale.to(x.dtype)).to(x.dtype)
 
 
@@ -96,7 +96,7 @@ class GeneratorStage(nn.Module):
         self.norms = nn.ModuleList(ClassBatchNorm(c_out, config.num_classes) for _ in convolutions)
         self.act = activation(config.activation)
 
-    def forward(self, x: Tensor, rows: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rows: ClassRows) -> Tensor:
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = self.act(norm(convolution(x), rows))
         return x
@@ -119,8 +119,8 @@ class DCGANGenerator(nn.Module):
         _initialise(self)
 
     def forward(self, z: Tensor, condition: Condition) -> Tensor:
-        rows = _class_rows(condition, z)
-        x = self.project(torch.cat([z, self.classes(rows).to(z.dtype)], dim=1))
+        rows = ClassRows.of(condition, z)
+        x = self.project(torch.cat([z, rows.of_table(self.classes).to(z.dtype)], dim=1))
         x = x.reshape(len(z), -1, BOTTOM, BOTTOM)
         x = self.act(self.norm(x, rows))
         for stage in self.stages:
@@ -136,15 +136,15 @@ class DCGANDiscriminator(nn.Module):
         widths = config.widths[::-1]
         layers: list[nn.Module] = []
         for c_in, c_out in zip((3, *widths[:-1]), widths, strict=True):
-            layers += [_normed(nn.Conv2d(c_in, c_out, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
+            layers += [nn.Conv2d(c_in, c_out, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
             for _ in range(config.depth):
-                layers += [_normed(nn.Conv2d(c_out, c_out, 3, padding=1)), nn.LeakyReLU(0.2)]
+                layers += [nn.Conv2d(c_out, c_out, 3, padding=1), nn.LeakyReLU(0.2)]
         self.trunk = nn.Sequential(*layers)
         top = widths[-1]
-        self.last = _normed(nn.Conv2d(top + 1, top, 3, padding=1))
+        self.last = nn.Conv2d(top + 1, top, 3, padding=1)
         self.act = nn.LeakyReLU(0.2)
-        self.score = _normed(nn.Linear(top, 1))
-        self.classes = _normed(nn.Embedding(config.num_classes + 1, top))
+        self.score = nn.Linear(top, 1)
+        self.classes = nn.Embedding(config.num_classes + 1, top)
         _initialise(self)
 
     def features(self, image: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class DCGANDiscriminator(nn.Module):
 
     def forward(self, image: Tensor, condition: Condition) -> Tensor:
         features = self.features(image)
-        embedded = self.classes(_class_rows(condition, image))
+        embedded = ClassRows.of(condition, image).of_table(self.classes)
         return self.score(features).squeeze(1) + (embedded * features).sum(1)  # type: ignore[no-any-return]
 
 
@@ -172,22 +172,10 @@ def minibatch_deviation(x: Tensor, *, group: int = 8) -> Tensor:
     return deviation.repeat(size).to(x.dtype)[:, None, None, None].expand(-1, 1, height, width)
 
 
-def _class_rows(condition: Condition, like: Tensor) -> Tensor:
-    if condition.class_ids is None:
-        return torch.zeros(len(like), dtype=torch.int64, device=like.device)
-    return condition.class_ids + 1
-
-
-def _normed(layer: nn.Module) -> nn.Module:
-    return spectral_norm(layer)
-
-
 def _initialise(network: nn.Module) -> None:
-    """N(0, 0.02) kernels (Radford et al. 2016, section 4); spectral norm fixes its own scale."""
+    """N(0, 0.02) kernels (Radford et al. 2016, section 4)."""
     for module in network.modules():
-        if isinstance(module, nn.ConvTranspose2d | nn.Linear) and not hasattr(
-            module, "parametrizations"
-        ):
+        if isinstance(module, nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(module.weight, 0.0, 0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

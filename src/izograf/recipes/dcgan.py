@@ -20,7 +20,7 @@ NAME = "dcgan"
 PAPER = "Radford et al. 2016 (arXiv:1511.06434); projection after Miyato & Koyama 2018"
 BETAS = (0.0, 0.99)
 AUGMENTATION = ("color", "translation", "cutout")
-R1_WEIGHT = 1.0
+R1_WEIGHT = 0.5
 
 DEFAULTS = Hyperparameters(
     images=1_000_000,
@@ -36,9 +36,14 @@ DEFAULTS = Hyperparameters(
 )
 
 
-@recipe(NAME, summary="conditional DCGAN, DiffAugment, one pass per picture", paper=PAPER)
+@recipe(
+    NAME,
+    summary="conditional DCGAN, DiffAugment, one pass per picture",
+    paper=PAPER,
+    objectives=ADVERSARIAL_LOSSES,
+)
 def dcgan(request: RunRequest) -> Job:
-    """A projection discriminator with spectral norm and lazy R1 against a conditional generator.
+    """A projection discriminator with lazy R1 against a conditional generator.
 
     `--objective` names the adversarial loss; both players see differentiably augmented images.
     """

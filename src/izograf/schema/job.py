@@ -12,7 +12,7 @@ Life of a job:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -44,11 +44,14 @@ class Job:
     Attributes:
         id: `job_` and 26 characters of `[0-9a-z]`, sortable by creation.
         owner: who asked; fairness and visibility go by it.
-        task: what is to be done; "generate" so far.
+        task: what is to be done: "generate", "verify" (see `engine.tasks`).
         request: the complete, checked request.
         priority: larger runs first.
         attempt: 0 while never started; the number of the current or last attempt.
         reason: why it failed or died, one sentence; empty otherwise.
+        inputs: name -> sha256 of a file in the store that the task reads.
+        result: what the task found out, as JSON; empty until done, and where pictures are all.
+        seconds, joules: what the computation took, where known.
     """
 
     id: str
@@ -62,6 +65,10 @@ class Job:
     started: float | None = None
     finished: float | None = None
     reason: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    result: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+    joules: float | None = None
 
 
 class EventKind(StrEnum):
@@ -96,7 +103,8 @@ class StoredImage:
     Attributes:
         id: `img_` and 26 characters of `[0-9a-z]`, sortable by creation.
         label: the condition in one word, for search and file names.
-        record: how it was made (see `generators.render`), as in the PNG itself.
+        record: how it was made (see `schema.record`), as in the PNG itself.
+        words: what else a text search finds it by; given when it is stored, not read back.
     """
 
     id: str
@@ -113,3 +121,4 @@ class StoredImage:
     favourite: bool = False
     seconds: float | None = None
     joules: float | None = None
+    words: str = ""

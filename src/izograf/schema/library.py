@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from izograf.schema.card import ModelCard
 from izograf.schema.errors import CardError, IzografError, NotFound, UnsafeFile
 
 CARD = "card.json"
+SAMPLES = "samples.png"  # pictures edge to edge: a row for each class of the card, seeds from 0
 ZOO = Path(__file__).resolve().parent.parent / "zoo"
 PICKLED = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle"})
 _PICKLE_HEADS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
@@ -72,9 +73,15 @@ def find_model(name: str) -> Path:
         raise NotFound(f"There is no model in {name}: a folder with {CARD} was expected.")
     if not known:
         raise NotFound(f"Unknown model {name!r}: there are no models yet; give a model's folder.")
-    near = difflib.get_close_matches(name, known, n=2)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are: {', '.join(known)}."
-    raise NotFound(f"Unknown model {name!r}: {hint} Give a name or the folder of a model.")
+    raise NotFound(f"{unknown_model(name, known)} Give a name or the folder of a model.")
+
+
+def unknown_model(name: str, known: Iterable[str]) -> NotFound:
+    """The error for a name that is not among `known`, with the nearest ones."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=2)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are: {', '.join(names)}."
+    return NotFound(f"Unknown model {name[:80]!r}: {hint}")
 
 
 def read_card(path: Path) -> ModelCard:

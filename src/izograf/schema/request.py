@@ -11,11 +11,15 @@ from izograf.schema.options import OptionValue
 
 MAX_SEED = 2**63 - 1
 MAX_IMAGES = 100_000
+TOWARDS = ("seed", "class")  # what a strip may change on its way
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
     """What to generate: image i has seed `seed + i`, whatever batch it is computed in.
+
+    With `towards` the images are a strip instead: image i lies at share i / (num_images - 1) of
+    the way from `seed` and `condition` to the seed and class named there, and all have `seed`.
 
     Attributes:
         model: model name or path.
@@ -23,6 +27,7 @@ class GenerationRequest:
         num_images: at least 1.
         seed: non-negative; `seed + num_images - 1` must fit 63 bits.
         options: option name -> value, checked against the model's card.
+        towards: where a strip leads: `seed`, `class` or both; empty for plain images.
     """
 
     model: str
@@ -30,18 +35,29 @@ class GenerationRequest:
     num_images: int = 1
     seed: int = 0
     options: Mapping[str, OptionValue] = field(default_factory=dict)
+    towards: Mapping[str, int | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_images <= MAX_IMAGES:
             raise InvalidInput(
                 f"num_images must be from 1 to {MAX_IMAGES:,}, got {self.num_images}."
             )
-        if not 0 <= self.seed <= MAX_SEED - self.num_images + 1:
+        further = 0 if self.towards else self.num_images - 1
+        if not 0 <= self.seed <= MAX_SEED - further:
             raise InvalidInput(f"seed must be from 0 to {MAX_SEED:,}, got {self.seed}.")
+        if self.towards:
+            _check_towards(self.towards, self.num_images)
 
     @property
     def seeds(self) -> tuple[int, ...]:
+        """The seed of each image, in order; of a strip, `seed` for all."""
+        if self.towards:
+            return (self.seed,) * self.num_images
         return tuple(range(self.seed, self.seed + self.num_images))
+
+    def share(self, position: int) -> float:
+        """How far the image at `position` lies on the way to `towards`, from 0 to 1."""
+        return position / (self.num_images - 1) if self.towards else 0.0
 
     @property
     def label(self) -> str:
@@ -49,16 +65,19 @@ class GenerationRequest:
         return self.condition.get("class", "image")
 
     def single(self, seed: int) -> GenerationRequest:
-        """The request for exactly one of this request's images."""
-        return replace(self, seed=seed, num_images=1)
+        """The plain request for exactly one seed."""
+        return replace(self, seed=seed, num_images=1, towards={})
 
     def to_json(self) -> dict[str, Any]:
+        """The request as JSON; without `towards` where there is none, as before there was one."""
+        towards = {"towards": dict(self.towards)} if self.towards else {}
         return {
             "model": self.model,
             "condition": dict(self.condition),
             "num_images": self.num_images,
             "seed": self.seed,
             "options": dict(self.options),
+            **towards,
         }
 
     @classmethod
@@ -66,13 +85,40 @@ class GenerationRequest:
         try:
             model, condition, options = raw["model"], raw["condition"], raw["options"]
             num_images, seed = raw["num_images"], raw["seed"]
-        except (KeyError, TypeError) as error:
+            towards = raw.get("towards", {})
+        except (KeyError, TypeError, AttributeError) as error:
             raise InvalidInput(f"The request is malformed: {error}.") from error
         if not isinstance(model, str):
             raise InvalidInput("The request is malformed: model must be text.")
         if not (isinstance(condition, Mapping) and isinstance(options, Mapping)):
             raise InvalidInput("The request is malformed: condition and options must be objects.")
+        if not isinstance(towards, Mapping):
+            raise InvalidInput("The request is malformed: towards must be an object.")
         if type(num_images) is not int or type(seed) is not int:
             raise InvalidInput("The request is malformed: num_images and seed must be integers.")
         named = {str(key): str(value) for key, value in condition.items()}
-        return cls(model, named, num_images, seed, dict(options))
+        return cls(model, named, num_images, seed, dict(options), dict(towards))
+
+
+def _check_towards(towards: Mapping[str, object], num_images: int) -> None:
+    """
+    Raises:
+        InvalidInput: an unknown key, a value of the wrong kind, or a strip of one image.
+    """
+    if unknown := sorted(str(key)[:40] for key in towards if key not in TOWARDS):
+        raise InvalidInput(
+            f"towards takes {' and '.join(TOWARDS)}, not {', '.join(map(repr, unknown[:5]))}."
+        )
+    seed, name = towards.get("seed", 0), towards.get("class", "")
+    if type(seed) is not int or not 0 <= seed <= MAX_SEED:
+        raise InvalidInput(
+            f"The seed of towards must be a whole number from 0 to {MAX_SEED:,}, "
+            f"got {str(seed)[:40]}."
+        )
+    if not isinstance(name, str):
+        raise InvalidInput("The class of towards must be the name of a class.")
+    if num_images < 2:
+        raise InvalidInput(
+            f"A strip has at least 2 images, num_images is {num_images}: ask for more, or leave "
+            "out towards."
+        )

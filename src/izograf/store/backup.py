@@ -1,9 +1,9 @@
 """Backup and restore: database and pictures, as one folder or one zip, while the service runs.
 
 A backup holds `database.sqlite3` (whatever the live database is: PostgreSQL is copied table by
-table from one snapshot), the pictures its rows name under `images/`, and `backup.json`, which is
-written last: without it, the rest is no backup. Restoring one into another kind of database is
-how a store moves from SQLite to PostgreSQL and back.
+table from one snapshot), the files its rows name under `images/` (pictures, and what unfinished
+jobs read), and `backup.json`, which is written last: without it, the rest is no backup. Restoring
+one into another kind of database is how a store moves from SQLite to PostgreSQL and back.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from sqlalchemy import Connection, exists, func, insert, select, text
 from izograf.schema.errors import Conflict, InvalidInput, NotFound, StorageError
 from izograf.store.database import Database, sqlite_url
 from izograf.store.files import ImageFiles, storage_errors
+from izograf.store.images import input_files
 from izograf.store.migrate import upgrade
 from izograf.store.open import IMAGES, Store
-from izograf.store.tables import images, metadata
+from izograf.store.tables import READS_FILES, images, metadata
 
 FORMAT = 1
 MANIFEST = "backup.json"
@@ -146,8 +147,7 @@ def _copy_tables(source: Connection, target: Connection) -> None:
 def _copy_pictures(store: Store, snapshot: Path, folder: Path) -> None:
     copied = ImageFiles(folder / IMAGES)
     with closing(sqlite3.connect(snapshot)) as database:
-        names = [row[0] for row in database.execute("SELECT DISTINCT sha256 FROM images")]
-        for name in names:
+        for name in _named_files(database):
             target = copied.path(name)
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -157,16 +157,33 @@ def _copy_pictures(store: Store, snapshot: Path, folder: Path) -> None:
                     raise StorageError(
                         f"The picture file {name}.png is missing, so a backup would be incomplete."
                     ) from error
-                database.execute("PRAGMA foreign_keys=ON")
-                database.execute("DELETE FROM images WHERE sha256 = ?", (name,))
-                database.commit()
+                _leave_out(database, name)
             else:
                 _sync(target)
 
 
+def _named_files(database: sqlite3.Connection) -> list[str]:
+    """The digests of every picture of a snapshot, and of what its unfinished jobs read."""
+    pictures = database.execute("SELECT DISTINCT sha256 FROM images")
+    inputs = database.execute(f"SELECT inputs FROM jobs WHERE {READS_FILES}")
+    read = {sha256 for (text,) in inputs for sha256 in json.loads(text).values()}
+    return sorted({row[0] for row in pictures} | read)
+
+
+def _leave_out(database: sqlite3.Connection, name: str) -> None:
+    """Forgets in a snapshot what named a file that was purged while the backup was made."""
+    database.execute("PRAGMA foreign_keys=ON")
+    database.execute("DELETE FROM images WHERE sha256 = ?", (name,))
+    database.execute(
+        f"DELETE FROM jobs WHERE {READS_FILES} AND instr(inputs, ?)", (json.dumps(name),)
+    )
+    database.commit()
+
+
 def _is_named(database: Database, sha256: str) -> bool:
     with database.reading() as connection:
-        return bool(connection.scalar(select(exists().where(images.c.sha256 == sha256))))
+        named = connection.scalar(select(exists().where(images.c.sha256 == sha256)))
+        return bool(named) or sha256 in input_files(connection)
 
 
 def _report(snapshot: Path, created: float) -> BackupReport:
@@ -248,7 +265,7 @@ def _checked_pictures(source: Path, folder: Path) -> Iterator[Path]:
     """The files of every picture the backup's rows name, each with the content of its name."""
     files = ImageFiles(folder / IMAGES)
     with closing(sqlite3.connect(f"file:{folder / SNAPSHOT}?mode=ro", uri=True)) as database:
-        for (name,) in database.execute("SELECT DISTINCT sha256 FROM images"):
+        for name in _named_files(database):
             path = files.path(name)
             if not path.is_file() or _sha256(path) != name:
                 raise InvalidInput(f"{source} is damaged: picture {name} is missing or changed.")

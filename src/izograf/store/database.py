@@ -189,7 +189,12 @@ def _checked_url(url: str) -> URL:
 
 def _sqlite_engine(url: URL, lock_timeout: float, foreign_keys: bool) -> Engine:
     engine = create_engine(
-        url, connect_args={"timeout": lock_timeout}, pool_size=10, max_overflow=30, pool_timeout=10
+        url,
+        connect_args={"timeout": lock_timeout},
+        hide_parameters=True,  # an error's text, which is logged, must not quote requests
+        pool_size=10,
+        max_overflow=30,
+        pool_timeout=10,
     )
 
     @event.listens_for(engine, "connect")
@@ -228,6 +233,7 @@ def _postgresql_engine(url: URL, lock_timeout: float) -> Engine:
         return create_engine(
             url,
             connect_args={k: v for k, v in arguments.items() if k not in url.query},
+            hide_parameters=True,
             pool_pre_ping=True,
             pool_size=10,
             max_overflow=30,

@@ -20,6 +20,7 @@ from sqlalchemy import (
     exists,
     insert,
     select,
+    text,
     update,
 )
 
@@ -29,7 +30,7 @@ from izograf.store import ids
 from izograf.store.database import Database
 from izograf.store.files import ImageFiles
 from izograf.store.pages import MAX_LIMIT, Page, fetch_page
-from izograf.store.tables import collection_images, images
+from izograf.store.tables import READS_FILES, collection_images, images, jobs
 from izograf.store.text import checked_text, cleaned_text, containing, folded
 
 LONGEST_TERM = 200
@@ -86,8 +87,11 @@ class ImageStore:
         record: Mapping[str, Any],
         seconds: float | None = None,
         joules: float | None = None,
+        words: str = "",
     ) -> StoredImage:
         """A picture whose file is durable and whose row `JobStore.finish` will write.
+
+        A text search finds it by `words` too, beside the words of its request.
 
         Raises:
             StorageError: no space, no permission.
@@ -106,7 +110,16 @@ class ImageStore:
             record=record,
             seconds=seconds,
             joules=joules,
+            words=words,
         )
+
+    def read_file(self, sha256: str) -> bytes:
+        """The bytes of a file by its content's name, whatever it was written for.
+
+        Raises:
+            StorageError: there is none, or it is unreadable.
+        """
+        return self._files.read(sha256)
 
     def get(self, image_id: str, *, owner: str | None = None) -> StoredImage:
         """The picture, also if deleted and not yet purged; with `owner`, only if it is theirs.
@@ -138,7 +151,7 @@ class ImageStore:
             return fetch_page(connection, query, images, ids.IMAGE, cursor, limit, _image)
 
     def of_job(self, job_id: str) -> tuple[StoredImage, ...]:
-        """Every picture of a job that is not deleted, by seed."""
+        """Every picture of a job that is not deleted, by seed; those of a strip along its way."""
         query = select(images).where(
             images.c.job_id == ids.require_id(ids.JOB, job_id), images.c.deleted.is_(None)
         )
@@ -211,7 +224,8 @@ class ImageStore:
                 )
             )
         )
-        return {name for name in found if name in named or not self._files.older_than(name, moment)}
+        old = {name for name in found - named if self._files.older_than(name, moment)}
+        return found - old | (input_files(connection) if old else set())
 
     def _set_deleted(
         self,
@@ -225,6 +239,12 @@ class ImageStore:
         wanted = [image_id for image_id in image_ids if ids.is_id(ids.IMAGE, image_id)]
         change = update(images).where(images.c.id.in_(wanted), condition, *_theirs(owner))
         return self._database.write(lambda c: c.execute(change.values(deleted=moment)).rowcount)
+
+
+def input_files(connection: Connection) -> set[str]:
+    """The sha256 of every file that a job which has not ended still needs."""
+    rows = connection.scalars(select(jobs.c.inputs).where(text(READS_FILES)))
+    return {sha256 for inputs in rows for sha256 in inputs.values()}
 
 
 def insert_images(
@@ -266,9 +286,10 @@ def _values(picture: StoredImage, attempt: int) -> dict[str, Any]:
 
 def _words(picture: StoredImage) -> str:
     request = picture.record.get("request", {})
-    condition = request.get("condition", {}) if isinstance(request, Mapping) else {}
-    texts = [value for value in condition.values() if isinstance(value, str)]
-    words = " ".join((picture.model, picture.label, str(picture.seed), *texts))
+    asked = request if isinstance(request, Mapping) else {}
+    named = [*asked.get("condition", {}).values(), *asked.get("towards", {}).values()]
+    texts = [str(value) for value in named if isinstance(value, str | int)]
+    words = " ".join((picture.model, picture.label, str(picture.seed), *texts, picture.words))
     return folded(cleaned_text(words, longest=10_000))
 
 

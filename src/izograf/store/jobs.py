@@ -7,11 +7,11 @@ only while its attempt is the current one (promise P3): `is_current` is the whol
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, exc, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Row, delete, exc, exists, func, select, update
 
 from izograf.schema.errors import InvalidInput
 from izograf.schema.job import MAX_ATTEMPTS, EventKind, Job, JobEvent, Status, StoredImage
@@ -70,19 +70,23 @@ class JobStore:
         priority: int = 0,
         idempotency_key: str | None = None,
         limits: QueueLimits | None = None,
+        inputs: Mapping[str, str] | None = None,
     ) -> Job:
         """The accepted job; the same one again for the same owner, key and body.
 
+        `inputs` names files that were written before (`Store.files.write`), by their sha256; the
+        sweep keeps them until the job has ended.
+
         Raises:
-            InvalidInput: a text or number that cannot be stored.
+            InvalidInput: a text or number that cannot be stored, an input that is not there.
             Conflict: the owner used the key for another body.
             QueueFull: `limits` are reached.
         """
-        order = orders.checked_order(owner, task, request, priority, idempotency_key)
+        order = orders.checked_order(owner, task, request, priority, idempotency_key, inputs or {})
         job_id, now = self._ids.new(ids.JOB), self._clock()
 
         def work(connection: Connection) -> Job:
-            return orders.accept(connection, order, job_id, now, limits)
+            return orders.accept(connection, order, job_id, now, limits, self._require_files)
 
         try:
             return self._database.write(work)
@@ -143,6 +147,7 @@ class JobStore:
                 row = events.change(
                     connection, first.id, (lines.IS_QUEUED,), EventKind.STARTED, at,
                     {"attempt": attempt}, status=Status.RUNNING, attempt=attempt, started=at,
+                    began=False,
                 )  # fmt: skip
                 if row is not None:
                     lines.serve(connection, owner, priority)
@@ -150,6 +155,14 @@ class JobStore:
             return None
 
         return self._database.write(work)
+
+    def began(self, job_id: str, attempt: int) -> bool:
+        """Notes that a worker took the attempt up; False if it is not current.
+
+        Only then is the job charged with a crash that nobody reported (`requeue_running`).
+        """
+        change = update(jobs).where(jobs.c.id == job_id, *is_current(attempt)).values(began=True)
+        return self._database.write(lambda c: c.execute(change).rowcount == 1)
 
     def record_step(
         self, job_id: str, attempt: int, step: int, num_steps: int, preview: bytes | None = None
@@ -160,7 +173,7 @@ class JobStore:
         """
         kind = EventKind.STEP if preview is None else EventKind.PREVIEW
         data = {"attempt": attempt, "step": step, "num_steps": num_steps}
-        return self._report(job_id, attempt, kind, data, preview=preview)
+        return self._report(job_id, attempt, kind, data, preview=preview, began=True)
 
     def finish(
         self,
@@ -170,15 +183,17 @@ class JobStore:
         *,
         seconds: float | None = None,
         joules: float | None = None,
+        result: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Makes the pictures the job's result; False, and nothing changes, unless current.
+        """Makes the pictures and `result` (JSON) the job's; False, and nothing changes, unless
+        current.
 
         Raises:
             StorageError: a picture's file is not on disk (see `ImageStore.stage`).
         """
         data = {
             "images": [picture.id for picture in pictures], "attempt": attempt,
-            "seconds": seconds, "joules": joules,
+            "seconds": seconds, "joules": joules, "result": dict(result or {}),
         }  # fmt: skip
         now = self._clock()
 
@@ -186,6 +201,7 @@ class JobStore:
             row = events.change(
                 connection, job_id, is_current(attempt), EventKind.DONE, now, data,
                 status=Status.DONE, finished=now, seconds=seconds, joules=joules,
+                result=data["result"],
             )  # fmt: skip
             if row is None:
                 return False
@@ -264,18 +280,25 @@ class JobStore:
         return self._database.write(work)
 
     def requeue_running(self) -> Recovered:
-        """Counts a death for every running job. For the one dispatcher, before its first claim.
+        """Queues every running job again, for the one dispatcher before its first claim.
 
+        A job that a worker had taken up is charged with a death; one that was only claimed is not.
         Safe to kill: each job is its own transaction.
         """
         with self._database.reading() as connection:
             rows = connection.execute(
-                select(jobs.c.id, jobs.c.attempt)
+                select(jobs.c.id, jobs.c.attempt, jobs.c.began)
                 .where(jobs.c.status == Status.RUNNING)
                 .order_by(jobs.c.id)
             ).all()
-        fates = [self.worker_died(row.id, row.attempt, SERVICE_STOPPED) for row in rows]
+        fates = [self._fate(row.id, row.attempt, row.began) for row in rows]
         return Recovered(fates.count(Status.QUEUED), fates.count(Status.DEAD))
+
+    def _fate(self, job_id: str, attempt: int, began: bool) -> Status | None:
+        """The status that a job found running has now; None if it changed meanwhile."""
+        if began:
+            return self.worker_died(job_id, attempt, SERVICE_STOPPED)
+        return Status.QUEUED if self.hand_back(job_id, attempt) else None
 
     def recover(self) -> Recovered:
         """`requeue_running`, and the lines of the queue counted anew: what a start does."""
@@ -314,6 +337,12 @@ class JobStore:
         with self._database.reading() as connection:
             return events.after(connection, job_id, after, limit)
 
+    def last_events(self, job_ids: Collection[str]) -> Mapping[str, int]:
+        """The number of the last event of each of these jobs that exists; one question."""
+        query = select(jobs.c.id, jobs.c.last_event).where(jobs.c.id.in_(job_ids))
+        with self._database.reading() as connection:
+            return {row.id: row.last_event for row in connection.execute(query)}
+
     def purge(self, *, finished_before: float, keys_before: float, limit: int = 1000) -> int:
         """Forgets old idempotency keys, and old ended jobs that left no picture.
 
@@ -335,6 +364,13 @@ class JobStore:
             return connection.execute(delete(jobs).where(jobs.c.id.in_(old))).rowcount
 
         return self._database.write(work)
+
+    def _require_files(self, connection: Connection, inputs: Mapping[str, str]) -> None:
+        if inputs:
+            self._files.lock(self._database, connection, shared=True)
+        for name, sha256 in inputs.items():
+            if not self._files.exists(sha256):
+                raise InvalidInput(f"The file of the input {name} is not here: send it again.")
 
     def _report(
         self,

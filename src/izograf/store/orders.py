@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,15 @@ from sqlalchemy import Connection, Row, insert, select
 from izograf.schema.errors import Conflict, InvalidInput, QueueFull
 from izograf.schema.job import EventKind, Job, Status
 from izograf.schema.request import GenerationRequest
-from izograf.store import events, lines
+from izograf.store import events, files, lines
 from izograf.store.tables import idempotency_keys, jobs
 from izograf.store.text import checked_text
 
 MAX_PRIORITY = 100
+MAX_INPUTS = 16
+
+CheckFiles = Callable[[Connection, Mapping[str, str]], None]
+"""Raises `InvalidInput` unless every input is a file in the store."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,16 @@ class Order:
     priority: int
     idempotency_key: str | None
     body_sha256: str
+    inputs: Mapping[str, str]
 
 
 def checked_order(
-    owner: str, task: str, request: GenerationRequest, priority: int, idempotency_key: str | None
+    owner: str,
+    task: str,
+    request: GenerationRequest,
+    priority: int,
+    idempotency_key: str | None,
+    inputs: Mapping[str, str],
 ) -> Order:
     """The order, if it can be stored.
 
@@ -56,21 +67,39 @@ def checked_order(
         raise InvalidInput(
             f"priority must be from {-MAX_PRIORITY} to {MAX_PRIORITY}, got {priority}."
         )
-    body = {"task": task, "request": request.to_json(), "priority": priority}
+    _check_inputs(inputs)
+    body: dict[str, Any] = {"task": task, "request": request.to_json(), "priority": priority}
+    if inputs:
+        body["inputs"] = dict(inputs)
     try:
         text = json.dumps(body, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"The request cannot be stored as JSON: {error}.") from error
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return Order(owner, task, request, priority, idempotency_key, digest)
+    return Order(owner, task, request, priority, idempotency_key, digest, dict(inputs))
+
+
+def _check_inputs(inputs: Mapping[str, str]) -> None:
+    if len(inputs) > MAX_INPUTS:
+        raise InvalidInput(f"At most {MAX_INPUTS} inputs can be given, got {len(inputs)}.")
+    for name, sha256 in inputs.items():
+        checked_text("The name of an input", name, shortest=1, longest=40)
+        if files.PATTERN.fullmatch(sha256) is None:
+            raise InvalidInput(f"The input {name} is not named by a sha256 of 64 digits.")
 
 
 def accept(
-    connection: Connection, order: Order, job_id: str, now: float, limits: QueueLimits | None
+    connection: Connection,
+    order: Order,
+    job_id: str,
+    now: float,
+    limits: QueueLimits | None,
+    check_files: CheckFiles,
 ) -> Job:
     """The queued job of an order; the earlier one if its idempotency key was seen before.
 
     Raises:
+        InvalidInput: an input is not in the store.
         Conflict: the owner used the key for another body.
         QueueFull: `limits` are reached.
     """
@@ -78,10 +107,12 @@ def accept(
         return known
     if limits is not None:
         _check_limits(connection, order.owner, limits)
+    check_files(connection, order.inputs)
     values = {
         "id": job_id, "owner": order.owner, "task": order.task, "model": order.request.model,
-        "request": order.request.to_json(), "status": Status.QUEUED, "priority": order.priority,
-        "attempt": 0, "deaths": 0, "last_event": 1, "created": now, "reason": "",
+        "request": order.request.to_json(), "inputs": order.inputs, "result": {},
+        "status": Status.QUEUED, "priority": order.priority, "attempt": 0, "deaths": 0,
+        "began": False, "last_event": 1, "created": now, "reason": "",
     }  # fmt: skip
     row = connection.execute(insert(jobs).values(values).returning(jobs)).one()
     if order.idempotency_key is not None:
@@ -136,4 +167,8 @@ def build_job(row: Row[Any]) -> Job:
         started=row.started,
         finished=row.finished,
         reason=row.reason,
+        inputs=row.inputs,
+        result=row.result,
+        seconds=row.seconds,
+        joules=row.joules,
     )

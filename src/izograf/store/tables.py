@@ -72,11 +72,14 @@ jobs = Table(
     Column("task", String(40), nullable=False),
     Column("model", Text, nullable=False),
     Column("request", Json, nullable=False),
+    Column("inputs", Json, nullable=False),  # name -> sha256 of a file
+    Column("result", Json, nullable=False),
     Column("status", String(12), nullable=False),
     Column("priority", Integer, nullable=False),
     Column("attempt", Integer, nullable=False),
     # attempts that ended with the worker's death; one handed back in good order is not among them
     Column("deaths", Integer, nullable=False),
+    Column("began", Boolean, nullable=False),  # whether a worker took the current attempt up
     Column("last_event", Integer, nullable=False),
     Column("created", Double, nullable=False),
     Column("started", Double),
@@ -99,6 +102,9 @@ Index(
     sqlite_where=text("status = 'queued'"),
     postgresql_where=text("status = 'queued'"),
 )
+
+# what is true of a job that has not ended and reads files
+READS_FILES = "inputs <> '{}' AND status IN ('queued', 'running')"
 
 # The fair queue: one line of waiting jobs per owner and priority (see `lines`).
 queue_lines = Table(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from izograf.engine.protocol import Engine, EngineEvent
-from izograf.schema.errors import NotFound, StoreUnavailable
+from izograf.schema.errors import NotFound, StorageError, StoreUnavailable
 from izograf.schema.job import MAX_ATTEMPTS, EventKind, Job, Status, StoredImage
 from izograf.schema.request import GenerationRequest
 
@@ -29,17 +29,21 @@ class Clock:
 
 
 def make_job(number: int, *, model: str = "scenes", seed: int = 0, num_images: int = 1,
-             condition: Mapping[str, str] | None = None, **options: Any) -> Job:  # fmt: skip
+             condition: Mapping[str, str] | None = None, task: str = "generate",
+             inputs: Mapping[str, str] | None = None, towards: Mapping[str, Any] | None = None,
+             **options: Any) -> Job:  # fmt: skip
     request = GenerationRequest(
-        model, condition or {"type": "class", "class": "mountain"}, num_images, seed, options
-    )
-    return Job(f"job_{number:026d}", "anna", "generate", request, Status.QUEUED, 0.0)
+        model, condition or {"type": "class", "class": "mountain"}, num_images, seed, options,
+        towards or {},
+    )  # fmt: skip
+    return Job(f"job_{number:026d}", "anna", task, request, Status.QUEUED, 0.0, inputs=inputs or {})
 
 
 @dataclass
 class Row:
     job: Job
     deaths: int = 0
+    began: bool = False
     events: list[tuple[EventKind, Mapping[str, Any]]] = field(default_factory=list)
     images: list[Sequence[StoredImage]] = field(default_factory=list)
 
@@ -91,8 +95,10 @@ class MemoryQueue:
     def requeue_running(self) -> None:
         def work() -> None:
             for row in self.rows.values():
-                if row.job.status is Status.RUNNING:
+                if row.job.status is Status.RUNNING and row.began:
                     self._die(row, "The service stopped.")
+                elif row.job.status is Status.RUNNING:
+                    self._set(row, EventKind.RETRIED, status=Status.QUEUED)
 
         self._call(work)
 
@@ -100,7 +106,7 @@ class MemoryQueue:
         def work() -> tuple[Job, int] | None:
             for row in self.rows.values():
                 if row.job.status is Status.QUEUED:
-                    attempt = row.job.attempt + 1
+                    attempt, row.began = row.job.attempt + 1, False
                     self._set(row, EventKind.STARTED, status=Status.RUNNING, attempt=attempt)
                     return row.job, attempt
             return None
@@ -122,6 +128,12 @@ class MemoryQueue:
             )
         )
 
+    def began(self, job_id: str, attempt: int) -> bool:
+        def change(row: Row) -> None:
+            row.began = True
+
+        return self._report(job_id, attempt, change)
+
     def record_step(
         self, job_id: str, attempt: int, step: int, num_steps: int, preview: bytes | None = None
     ) -> bool:
@@ -130,10 +142,12 @@ class MemoryQueue:
         return self._report(job_id, attempt, lambda row: self._set(row, kind, data))
 
     def finish(self, job_id: str, attempt: int, pictures: Sequence[StoredImage], *,
-               seconds: float | None = None) -> bool:  # fmt: skip
+               seconds: float | None = None,
+               result: Mapping[str, Any] | None = None) -> bool:  # fmt: skip
         def change(row: Row) -> None:
             row.images.append(pictures)
-            self._set(row, EventKind.DONE, {"seconds": seconds}, status=Status.DONE)
+            data = {"seconds": seconds, "result": result}
+            self._set(row, EventKind.DONE, data, status=Status.DONE, result=result)
 
         return self._report(job_id, attempt, change)
 
@@ -197,14 +211,20 @@ class MemoryPictures:
         self._number = 0
 
     def stage(self, job: Job, *, seed: int, png: bytes, width: int, height: int,
-              record: Mapping[str, Any], seconds: float | None = None) -> StoredImage:  # fmt: skip
+              record: Mapping[str, Any], seconds: float | None = None,
+              words: str = "") -> StoredImage:  # fmt: skip
         sha256 = hashlib.sha256(png).hexdigest()
         self.files[sha256] = png
         self._number += 1
         return StoredImage(
             f"img_{self._number:026d}", job.id, job.owner, job.request.model, job.request.label,
-            seed, width, height, sha256, 0.0, record, seconds=seconds,
+            seed, width, height, sha256, 0.0, record, seconds=seconds, words=words,
         )  # fmt: skip
+
+    def read_file(self, sha256: str) -> bytes:
+        if sha256 not in self.files:
+            raise StorageError(f"The file {sha256} is missing: restore a backup.")
+        return self.files[sha256]
 
 
 def gather(

@@ -76,6 +76,7 @@ def test_a_job_is_computed_and_its_pictures_are_stored() -> None:
     (images,) = service.queue.rows[job.id].images
     assert [image.seed for image in images] == [5, 6, 7]
     assert all(image.sha256 in service.pictures.files for image in images)
+    assert all("горы" in image.words for image in images), "found in Russian too"
     assert all(image.seconds == pytest.approx(1 / 3) for image in images)
     assert service.queue.status(job.id) is Status.DONE
 

@@ -6,6 +6,7 @@ import io
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,12 @@ from izograf.generators.render import (
     Picture,
     read_png,
     render,
-    resolve_request,
     save_png,
     verify,
 )
-from izograf.schema.errors import CardError, InvalidInput, NotFound
+from izograf.schema.errors import Cancelled, CardError, InvalidInput, NotFound
 from izograf.schema.request import GenerationRequest
+from izograf.schema.resolve import resolve_request
 
 Models = tuple[str, str]
 
@@ -107,10 +108,10 @@ def test_p7_pictures_of_a_shared_batch_are_the_same_within_a_grey_level(
             assert np.abs(pixels(ours) - pixels(theirs)).max() <= 1
             assert ours.record["batch"] == theirs.record["batch"]
             assert ours.record["composition"] == [list(row) for row in compose(asked)]
-            (tmp_path / "picture.png").write_bytes(ours.png)  # readers of old records manage
+            (tmp_path / "picture.png").write_bytes(ours.png)
             loaded = ModelCache(0, device="cpu", precision="fp32").get(tiny_models[0])
             seen = verify(*read_png(tmp_path / "picture.png"), loaded.generator, {})
-            assert seen.psnr > CLOSE_PSNR
+            assert seen.verdict == "bit-exact"
 
 
 def test_p7_a_shared_batch_can_be_computed_again_from_its_record(tiny_models: Models) -> None:
@@ -238,6 +239,49 @@ def test_what_the_request_gets_wrong_is_said_as_everywhere(
     (broken / "weights.safetensors").write_bytes(b"half a file")
     with pytest.raises(CardError):
         subject.render(request(str(broken)), quiet)
+
+
+def verified(subject: TorchRenderer, model: str, png: bytes) -> Mapping[str, Any]:
+    return subject.verify(request(model), png, quiet)[0]
+
+
+def test_p7_a_worker_verifies_what_workers_make(tiny_models: Models) -> None:
+    subject = renderer(batch_size=2)
+    exact = {"verdict": "bit-exact", "psnr": None, "remarks": []}
+    plain, _ = subject.render(request(tiny_models[0], num_images=3), quiet)
+    (_, (shared, _)) = subject.render_together(
+        [request(tiny_models[0], seed=3), request(tiny_models[0], seed=7, label="sea")], quiet
+    )
+    strip = replace(
+        request(tiny_models[0], num_images=3, sampler="ddpm"), towards={"seed": 8, "class": "sea"}
+    )
+    between, _ = subject.render(strip, quiet)
+    for picture in (*plain, *shared, *between):
+        assert verified(subject, tiny_models[0], picture.png) == exact
+
+
+def test_a_worker_says_why_it_cannot_verify(tiny_models: Models) -> None:
+    subject = renderer()
+    (picture,), _ = subject.render(request(tiny_models[0]), quiet)
+    for model, reason in ((tiny_models[1], "has other weights now"), ("gone", "Unknown model")):
+        found = verified(subject, model, picture.png)
+        assert (found["verdict"], found["psnr"]) == ("cannot", None)
+        assert reason in found["remarks"][0]
+    with pytest.raises(InvalidInput, match=r"cannot be read|not a picture"):
+        verified(subject, tiny_models[0], picture.png[:50])
+
+
+def test_p4_a_verification_is_stopped_within_a_step(tiny_models: Models) -> None:
+    subject, steps = renderer(), []
+    (picture,), _ = subject.render(request(tiny_models[0]), quiet)
+
+    def stop(step: int, num_steps: int, preview: Callable[[int], bytes], /) -> None:
+        steps.append((step, num_steps, len(preview(0)) > 0))
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        subject.verify(request(tiny_models[0]), picture.png, stop)
+    assert steps == [(1, 6, True)]
 
 
 # --- in a spawned process

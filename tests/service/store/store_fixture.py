@@ -41,12 +41,14 @@ def populate(store: Store) -> None:
         )
         for seed in ORDER.seeds
     ]  # fmt: skip
-    store.jobs.finish(done.id, 1, pictures, seconds=1.0, joules=2.0)
+    store.jobs.finish(done.id, 1, pictures, seconds=1.0, joules=2.0, result={"pictures": 2})
     store.images.set_favourite(pictures[0].id, True)
     summer = store.collections.create("ann", "лето")
     store.collections.add("ann", summer.id, [pictures[0].id])
-    running = store.jobs.submit("ann", "generate", ORDER)
+    inputs = {"picture": pictures[0].sha256}
+    running = store.jobs.submit("ann", "verify", ORDER, inputs=inputs)
     store.jobs.claim_next()
+    store.jobs.began(running.id, 1)
     store.jobs.record_step(running.id, 1, 1, 18, b"preview")
     for owner in ("ann", "ann", "bob"):
         store.jobs.submit(owner, "generate", ORDER, idempotency_key=f"{owner}'s key; \\")
@@ -78,7 +80,10 @@ def check(store: Store) -> None:
     assert [entry.action for entry in store.audit.entries()] == ["user.create"]
     assert store.models.get("scenes").card.name == "scenes"
 
+    (done,) = store.jobs.list_jobs(status=Status.DONE).items
+    assert (done.result, done.seconds, done.joules) == ({"pictures": 2}, 1.0, 2.0)
     (running,) = store.jobs.list_jobs(status=Status.RUNNING).items
+    assert (running.task, running.inputs) == ("verify", {"picture": images[1].sha256})
     events = store.jobs.events_after(running.id)
     assert [event.kind for event in events] == ["queued", "started", "preview"]
     assert store.jobs.recover().requeued == 1

@@ -55,6 +55,46 @@ def test_everything_comes_back(
     restored.close()
 
 
+@pytest.mark.parametrize("name", ["backup", "backup.zip"])
+def test_what_unfinished_jobs_read_comes_back(store: Store, folder: Path, name: str) -> None:
+    inputs = {"picture": store.files.write(b"sent in")}
+    job = store.jobs.submit("ann", "verify", ORDER, inputs=inputs)
+    backup(store, folder / name)
+    place = folder / "restored"
+    restore_backup(folder / name, place, sqlite_url(folder / "restored.sqlite3"))
+    restored = open_store(place, sqlite_url(folder / "restored.sqlite3"))
+    assert restored.jobs.get(job.id).inputs == inputs
+    assert restored.files.read(inputs["picture"]) == b"sent in"
+    restored.close()
+
+
+def test_a_backup_without_what_an_unfinished_job_reads_is_refused(
+    store: Store, folder: Path
+) -> None:
+    inputs = {"picture": store.files.write(b"sent in")}
+    store.jobs.submit("ann", "verify", ORDER, inputs=inputs)
+    store.files.path(inputs["picture"]).unlink()
+    with pytest.raises(StorageError, match="incomplete"):
+        backup(store, folder / "backup")
+
+
+def test_an_input_purged_during_a_backup_is_left_out_with_its_job(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = {"picture": store.files.write(b"sent in")}
+    job = store.jobs.submit("ann", "verify", ORDER, inputs=inputs)
+    copy_database = backup_module._copy_database
+
+    def then_purge(*arguments: object) -> None:
+        copy_database(*arguments)  # type: ignore[arg-type]
+        store.jobs.cancel(job.id)
+        store.files.path(inputs["picture"]).unlink()
+
+    monkeypatch.setattr(backup_module, "_copy_database", then_purge)
+    assert backup(store, folder / "backup").jobs == 0
+    restore_backup(folder / "backup", folder / "new", sqlite_url(folder / "new.sqlite3"))
+
+
 def test_a_backup_is_consistent_while_the_service_writes(store: Store, folder: Path) -> None:
     stop = threading.Event()
 

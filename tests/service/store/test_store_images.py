@@ -80,6 +80,51 @@ def test_search(store: Store, finished: Request, clock: Clock) -> None:
         assert ids == {image.id for image in found}, wanted
 
 
+def test_a_search_finds_the_words_given_with_a_picture(store: Store, request_for: Request) -> None:
+    job = store.jobs.submit("ann", "generate", request_for())
+    store.jobs.claim_next()
+    staged = store.images.stage(
+        job, seed=3, png=b"png", width=1, height=1, words="Горы, ЁЛКИ \0",
+        record={"request": {"condition": {"class": "mountain"}, "towards": {"class": "glacier"}}},
+    )  # fmt: skip
+    store.jobs.finish(job.id, 1, [staged])
+    for term in ("горы", "елки", "glacier mountain", "3"):
+        (found,) = store.images.list_images(ImageFilter(text=term)).items
+        assert found.id == staged.id
+    assert store.images.list_images(ImageFilter(text="море")).items == ()
+
+
+def test_the_pictures_of_a_strip_come_back_in_its_order(store: Store, request_for: Request) -> None:
+    request = request_for(num_images=12, seed=7, towards={"seed": 3})
+    job = store.jobs.submit("ann", "generate", request)
+    store.jobs.claim_next()
+    staged = [
+        store.images.stage(
+            job, seed=seed, png=b"%d" % i, width=1, height=1, record={"position": i}
+        )
+        for i, seed in enumerate(request.seeds)
+    ]  # fmt: skip
+    store.jobs.finish(job.id, 1, staged)
+    assert [image.record["position"] for image in store.images.of_job(job.id)] == list(range(12))
+    assert store.jobs.events_after(job.id)[-1].data["images"] == [image.id for image in staged]
+
+
+def test_p3_a_sweep_keeps_what_unfinished_jobs_read(
+    store: Store, request_for: Request, clock: Clock
+) -> None:
+    inputs = {"picture": store.files.write(b"sent in")}
+    job = store.jobs.submit("ann", "verify", request_for(), inputs=inputs)
+    for _ in ("queued", "running"):
+        clock.now += 1e6
+        assert store.images.sweep() == 0
+        store.jobs.claim_next()
+    assert store.images.read_file(inputs["picture"]) == b"sent in"
+    store.jobs.finish(job.id, 1, [], result={"verdict": "close"})
+    assert store.images.sweep() == 1
+    with pytest.raises(StorageError):
+        store.images.read_file(inputs["picture"])
+
+
 @pytest.mark.parametrize(
     "wanted",
     [ImageFilter(text="x" * 201), ImageFilter(label="\0"), ImageFilter(collection="col_1")],

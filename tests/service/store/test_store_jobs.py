@@ -265,14 +265,40 @@ def test_a_start_queues_again_what_was_running(store: Store, request_for: Reques
     for attempt in (1, 2):
         claimed(store)
         store.jobs.worker_died(worn.id, attempt, "x")
-    claimed(store)
-    claimed(store)
+    for attempt in (3, 1):
+        assert store.jobs.began(claimed(store)[0].id, attempt)
     recovered = store.jobs.recover()
     assert (recovered.requeued, recovered.dead) == (1, 1)
     assert store.jobs.get(worn.id).status is Status.DEAD
     assert store.jobs.get(fresh.id).attempt == 1
     assert kinds(store, fresh)[-1] == "retried"
     assert [claimed(store)[0].id for _ in range(2)] == [fresh.id, waiting.id]
+
+
+def test_a_job_that_was_only_claimed_is_not_charged_with_a_crash(
+    store: Store, request_for: Request
+) -> None:
+    """The service may die many times while a neighbour kills it."""
+    job = store.jobs.submit("ann", "generate", request_for())
+    for _ in range(5):
+        claimed(store)
+        assert store.jobs.requeue_running().requeued == 1
+    _, attempt = claimed(store)
+    assert not store.jobs.began(job.id, attempt - 1)
+    for number in range(3):
+        assert store.jobs.began(job.id, attempt + number)
+        store.jobs.requeue_running()
+        store.jobs.claim_next()
+    assert store.jobs.get(job.id).status is Status.DEAD
+
+
+def test_a_step_shows_that_a_worker_took_the_job_up(store: Store, request_for: Request) -> None:
+    job = store.jobs.submit("ann", "generate", request_for())
+    for attempt in (1, 2, 3):
+        claimed(store)
+        store.jobs.record_step(job.id, attempt, 1, 9)
+        store.jobs.requeue_running()
+    assert store.jobs.get(job.id).status is Status.DEAD
 
 
 def test_recover_counts_the_lines_anew(store: Store, request_for: Request) -> None:
@@ -282,6 +308,56 @@ def test_recover_counts_the_lines_anew(store: Store, request_for: Request) -> No
     assert store.jobs.claim_next() is None
     store.jobs.recover()
     assert claimed(store)[0].id == job.id
+
+
+def test_inputs_and_result_are_kept_with_the_job(store: Store, request_for: Request) -> None:
+    inputs = {"picture": store.files.write(b"a picture")}
+    job = store.jobs.submit("ann", "verify", request_for(), inputs=inputs)
+    assert (job.inputs, job.result, job.seconds, job.joules) == (inputs, {}, None, None)
+    running, attempt = claimed(store)
+    assert running.inputs == inputs
+    found = {"verdict": "close", "psnr": 51.5, "remarks": ["с тех пор"]}
+    assert store.jobs.finish(job.id, attempt, [], seconds=0.5, joules=3.0, result=found)
+    done = store.jobs.get(job.id)
+    assert (done.inputs, done.result, done.seconds, done.joules) == (inputs, found, 0.5, 3.0)
+    assert store.jobs.events_after(job.id)[-1].data["result"] == found
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"picture": "0" * 64}, {"picture": "../../etc/passwd"}, {"picture": ""},
+        {"": "0" * 64}, {"x" * 41: "0" * 64}, {"\0": "0" * 64},
+        {f"picture {n}": "0" * 64 for n in range(17)},
+    ],
+)  # fmt: skip
+def test_p8_an_input_that_is_not_in_the_store_is_refused(
+    store: Store, request_for: Request, inputs: dict[str, str]
+) -> None:
+    with pytest.raises(InvalidInput):
+        store.jobs.submit("ann", "verify", request_for(), inputs=inputs)
+    assert store.jobs.num_queued() == 0
+
+
+def test_inputs_belong_to_the_body_of_an_idempotency_key(
+    store: Store, request_for: Request
+) -> None:
+    one, other = ({"picture": store.files.write(content)} for content in (b"1", b"2"))
+    job = store.jobs.submit("ann", "verify", request_for(), idempotency_key="k", inputs=one)
+    with pytest.raises(Conflict):
+        store.jobs.submit("ann", "verify", request_for(), idempotency_key="k", inputs=other)
+    store.files.path(one["picture"]).unlink()
+    same = store.jobs.submit("ann", "verify", request_for(), idempotency_key="k", inputs=one)
+    assert same.id == job.id
+
+
+def test_the_last_events_of_many_jobs_are_one_question(store: Store, request_for: Request) -> None:
+    first, second = (store.jobs.submit("ann", "generate", request_for()) for _ in range(2))
+    claimed(store)
+    store.jobs.record_step(first.id, 1, 1, 9)
+    asked = [first.id, second.id, "job_" + "0" * 26, "nonsense"]
+    assert store.jobs.last_events(asked) == {first.id: 3, second.id: 1}
+    assert store.jobs.last_events([]) == {}
 
 
 def test_counts(store: Store, request_for: Request) -> None:

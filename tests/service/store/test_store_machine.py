@@ -43,6 +43,7 @@ class ModelJob:
     status: str = "queued"
     attempt: int = 0
     deaths: int = 0
+    began: bool = False
     events: list[str] = field(default_factory=lambda: ["queued"])
     images: list[str] = field(default_factory=list)
 
@@ -55,8 +56,11 @@ class ModelJob:
         if self.deaths == MAX_ATTEMPTS:
             self.end("dead")
         else:
-            self.status = "queued"
-            self.events.append("retried")
+            self.go_back()
+
+    def go_back(self) -> None:
+        self.status, self.began = "queued", False
+        self.events.append("retried")
 
 
 class Model:
@@ -164,7 +168,14 @@ class Queue(RuleBasedStateMachine):
         preview = data.draw(st.sampled_from([None, b"png"]))
         assert self.store.jobs.record_step(job.id, attempt, 1, 9, preview) == current
         if current:
+            job.began = True
             job.events.append("step" if preview is None else "preview")
+
+    @rule(data=st.data())
+    def begin_computing(self, data: st.DataObject) -> None:
+        job, attempt, current = self.any_attempt(data)
+        assert self.store.jobs.began(job.id, attempt) == current
+        job.began |= current
 
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
@@ -207,8 +218,7 @@ class Queue(RuleBasedStateMachine):
         job, attempt, current = self.any_attempt(data)
         assert self.store.jobs.hand_back(job.id, attempt) == current
         if current:
-            job.status = "queued"
-            job.events.append("retried")
+            job.go_back()
 
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
@@ -224,7 +234,10 @@ class Queue(RuleBasedStateMachine):
         self.store = type(self).open_again()
         running = [job for job in self.model.jobs.values() if job.status == "running"]
         for job in running:
-            job.die()
+            if job.began:
+                job.die()
+            else:
+                job.go_back()
         recovered = self.store.jobs.recover()
         assert recovered.requeued == sum(job.status == "queued" for job in running)
         assert recovered.dead == sum(job.status == "dead" for job in running)

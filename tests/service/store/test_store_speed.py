@@ -25,7 +25,8 @@ def fill(store: Store) -> None:
     new, owners = Ids(), [f"owner {number}" for number in range(NUM_OWNERS)]
     row = {
         "task": "generate", "model": "scenes", "request": ORDER.to_json(), "status": "queued",
-        "priority": 0, "attempt": 0, "deaths": 0, "last_event": 0, "created": 0.0, "reason": "",
+        "priority": 0, "attempt": 0, "deaths": 0, "began": False, "inputs": {}, "result": {},
+        "last_event": 0, "created": 0.0, "reason": "",
     }  # fmt: skip
     rows = [
         row | {"id": new.new("job"), "owner": owners[n % NUM_OWNERS]} for n in range(NUM_QUEUED)

@@ -80,6 +80,25 @@ def test_a_seed_means_the_same_picture_in_any_request(generate) -> None:
     assert "sea-12.png" in many
 
 
+def test_a_strip_is_numbered_along_its_way(generate, here) -> None:
+    asked = ("-c", "sea", "-n", 11, "--seed", 4, "--to-seed", 9, "--to-class", "лес")
+    outcome = generate(*asked, "-o", "strip", "--json")
+    assert outcome.code == 0, outcome.err
+    assert files(here) == {f"strip/sea-4-{i:02}.png" for i in range(11)}
+    assert [item["position"] for item in json.loads(outcome.out)] == list(range(11))
+    assert generate("-c", "sea", "--seed", 4, "-o", "start").code == 0
+    assert generate("-c", "forest", "--seed", 9, "-o", "end").code == 0
+    for made, plain in (("sea-4-00", "start/sea-4"), ("sea-4-10", "end/forest-9")):
+        with Image.open(f"strip/{made}.png") as ours, Image.open(f"{plain}.png") as theirs:
+            pairs = zip(ours.tobytes(), theirs.tobytes(), strict=True)
+            assert max(abs(a - b) for a, b in pairs) <= 1
+
+
+def test_a_strip_of_one_picture_is_refused(refused, model) -> None:
+    sentence = refused("generate", "-m", model, "-c", "sea", "--to-seed", 3, "-o", "out")
+    assert "at least 2 images" in sentence
+
+
 @pytest.mark.parametrize("word", ["sea", "SEA", " seas ", "море", "Морю", "МОРЯМИ", "1"])
 def test_a_class_may_be_asked_in_either_language_and_any_form(generate, here, word) -> None:
     assert generate("-c", word, "-o", "out").code == 0

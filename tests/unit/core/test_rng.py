@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from izograf.core.rng import SeededNoise, derive_seed, generator, seeded_layers
+from izograf.core.rng import Blend, SeededNoise, derive_seed, generator, seeded_layers
 
 part = st.one_of(st.integers(0, 10**9), st.text(st.characters(exclude_characters="/"), max_size=8))
 
@@ -79,3 +79,45 @@ def test_seeded_layers_restore_the_global_generator_after_an_error() -> None:
     with pytest.raises(RuntimeError), seeded_layers(1):
         torch.rand(3) @ torch.rand(4)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+seeds_ = st.integers(0, 2**63 - 1)
+shares = st.floats(0, 1)
+
+
+@given(seeds_, seeds_)
+def test_the_ends_of_a_blend_are_its_seeds(start: int, end: int) -> None:
+    ends = SeededNoise((3, 2), [Blend(start, end, 0), Blend(start, end, 1)])
+    plain = SeededNoise((3, 2), [start, end])
+    for _ in range(3):
+        assert torch.equal(ends(), plain())
+
+
+@given(seeds_, shares)
+def test_a_blend_of_a_seed_with_itself_is_the_seed(seed: int, share: float) -> None:
+    blended = SeededNoise((3, 2), [Blend(seed, seed, share)])
+    assert torch.equal(blended(), SeededNoise((3, 2), [seed])())
+
+
+@given(seeds_, seeds_, shares)
+def test_the_weights_of_a_blend_lie_on_the_unit_circle(start: int, end: int, share: float) -> None:
+    weights = Blend(start, end, share).weights
+    assert sum(weight**2 for _, weight in weights) == pytest.approx(1)
+    assert {seed for seed, _ in weights} <= {start, end}
+
+
+@given(st.lists(st.builds(Blend, seeds_, seeds_, shares) | seeds_, min_size=1, max_size=4))
+def test_a_blend_does_not_depend_on_its_batch(seeds: list[int | Blend]) -> None:
+    together = SeededNoise((2, 2), seeds)
+    drawn = [together(), together()]
+    for i, seed in enumerate(seeds):
+        alone = SeededNoise((2, 2), [seed])
+        for noise in drawn:
+            assert torch.equal(noise[i : i + 1], alone())
+
+
+def test_blended_noise_is_standard_normal_all_the_way() -> None:
+    for share in (0.1, 0.5, 0.8):
+        noise = SeededNoise((1000,), [Blend(i, 1000 + i, share) for i in range(50)])()
+        assert float(noise.mean()) == pytest.approx(0, abs=0.02)
+        assert float(noise.std()) == pytest.approx(1, abs=0.02)

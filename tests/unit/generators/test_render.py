@@ -14,12 +14,10 @@ from izograf.core.devices import fingerprint
 from izograf.core.types import Condition
 from izograf.generators import sheet as sheet_module
 from izograf.generators.render import (
-    MAX_BATCH,
-    RECORD_KEY,
+    decode_png,
     pixels_sha256,
     read_png,
     render,
-    resolve_request,
     save_png,
     verify,
 )
@@ -32,7 +30,10 @@ from izograf.generators.sheet import (
     to_pil,
 )
 from izograf.schema.errors import Cancelled, InvalidInput, NotFound
+from izograf.schema.record import MAX_BATCH, RECORD_KEY
 from izograf.schema.request import GenerationRequest
+from izograf.schema.resolve import resolve_request
+from izograf.schema.xmp import provenance_packet
 
 FEW = {"diffusion": {"num_inference_steps": 3}, "latent": {}}
 
@@ -218,6 +219,22 @@ TAMPERED = {
     "environment a text": record(environment="here"),
     "hash a number": record(model_sha256=5),
     "pixels hash missing": record(pixels_sha256=None),
+    "composition a text": record(composition="sea"),
+    "composition empty": record(composition=[]),
+    "composition without the picture": record(composition=[["sea", 2], ["forest", 1]]),
+    "composition of numbers": record(composition=[["sea", 1], 4]),
+    "composition of odd rows": record(composition=[["sea", 1], ["sea", 1, 2]]),
+    "composition of huge seeds": record(composition=[["sea", 1], ["sea", 2**63]]),
+    "composition too long": record(composition=[["sea", 1]] * (MAX_BATCH + 1)),
+    "strip of one": record(request=request(num_images=1, towards={"seed": 2}), position=0),
+    "strip to nowhere": record(request=request(towards={"there": 2}), seed=0, position=1),
+    "strip without position": record(request=request(towards={"seed": 2}), seed=0),
+    "position outside": record(request=request(towards={"seed": 2}), seed=0, position=4),
+    "position a text": record(request=request(towards={"seed": 2}), seed=0, position="1"),
+    "strip of another seed": record(request=request(towards={"seed": 2}), position=1),
+    "strip in a mixed batch": record(
+        request=request(towards={"seed": 2}), seed=0, position=1, composition=[["sea", 0]]
+    ),
 }
 
 
@@ -233,6 +250,37 @@ def test_a_tampered_record_is_malformed_and_nothing_worse(tmp_path, text) -> Non
     path = rewritten(tmp_path / "plain.png", tmp_path / "x.png", text)
     with pytest.raises(InvalidInput, match=r"record of .* is malformed"):
         read_png(path)
+
+
+def test_records_of_strips_and_of_mixed_batches_are_read(tmp_path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "plain.png")
+    strip = record(request=request(towards={"seed": 2}), seed=0, position=1)
+    mixed = record(composition=[["forest", 9], ["sea", 1]])
+    for text in (strip, mixed):
+        _, read = read_png(rewritten(tmp_path / "plain.png", tmp_path / "x.png", text))
+        assert read == json.loads(text)
+
+
+def test_the_bytes_of_a_file_are_read_like_the_file(tmp_path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "plain.png")
+    path = rewritten(tmp_path / "plain.png", tmp_path / "x.png", record())
+    pixels, read = decode_png(path.read_bytes())
+    assert torch.equal(pixels, read_png(path)[0])
+    assert read == read_png(path)[1]
+    with pytest.raises(InvalidInput, match=r"^The picture carries no izograf record"):
+        decode_png((tmp_path / "plain.png").read_bytes())
+    with pytest.raises(InvalidInput, match="record of the picture is malformed"):
+        decode_png(rewritten(path, tmp_path / "y.png", "{}").read_bytes())
+    with pytest.raises(InvalidInput, match=r"^The picture is not a picture"):
+        decode_png(b"text")
+
+
+def test_a_picture_says_to_other_programs_what_made_it(loaded, tmp_path) -> None:
+    save_png(tmp_path / "x.png", pictures(loaded, 1, 1)[0])
+    with Image.open(tmp_path / "x.png") as image:
+        packet = image.text["XML:com.adobe.xmp"]
+    assert packet == provenance_packet("m")
+    assert "newscodes/digitalsourcetype/trainedAlgorithmicMedia" in packet
 
 
 def test_what_is_no_picture_of_ours_is_told_apart(tmp_path) -> None:

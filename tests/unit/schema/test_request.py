@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -84,7 +85,7 @@ json_values = st.recursive(
 )
 
 
-@given(st.sampled_from(sorted(WHOLE)), json_values)
+@given(st.sampled_from([*sorted(WHOLE), "towards"]), json_values)
 def test_any_json_in_any_field_is_read_or_refused(key: str, value: Any) -> None:
     try:
         request = GenerationRequest.from_json({**WHOLE, key: value})
@@ -106,3 +107,62 @@ def test_a_wrong_value_is_refused_and_not_bent_into_shape(key: str, value: Any) 
     """A seed of 1.5 read as 1 would give another picture than its record says."""
     with pytest.raises(InvalidInput):
         GenerationRequest.from_json({**WHOLE, key: value})
+
+
+towards = st.dictionaries(st.just("seed"), st.integers(0, MAX_SEED), max_size=1).flatmap(
+    lambda seed: st.dictionaries(st.just("class"), st.text(max_size=8), max_size=1).map(
+        lambda name: seed | name
+    )
+)
+
+
+@given(requests, towards)
+def test_a_strip_survives_json_and_all_its_images_have_one_seed(
+    request: GenerationRequest, towards: dict[str, Any]
+) -> None:
+    raw = request.to_json()
+    assert "towards" not in raw, "what is not asked is not written: old hashes stay"
+    raw |= {"towards": towards, "num_images": max(2, request.num_images)}
+    strip = GenerationRequest.from_json(json.loads(json.dumps(raw)))
+    assert strip.towards == towards
+    assert GenerationRequest.from_json(strip.to_json()) == strip
+    assert ("towards" in strip.to_json()) == bool(towards)
+    if towards:
+        assert set(strip.seeds) == {strip.seed}
+        assert strip.single(strip.seed).towards == {}
+
+
+@given(st.integers(2, 1000))
+def test_a_strip_goes_evenly_from_one_end_to_the_other(num_images: int) -> None:
+    strip = GenerationRequest("scenes", num_images=num_images, towards={"seed": 3})
+    shares = [strip.share(position) for position in range(num_images)]
+    assert (shares[0], shares[-1]) == (0, 1)
+    steps = [b - a for a, b in itertools.pairwise(shares)]
+    assert steps == pytest.approx([1 / (num_images - 1)] * len(steps))
+    assert GenerationRequest("scenes", num_images=num_images).share(1) == 0
+
+
+def test_the_largest_seed_may_begin_a_strip() -> None:
+    assert GenerationRequest("scenes", seed=MAX_SEED, num_images=9, towards={"seed": 0}).seeds
+
+
+@pytest.mark.parametrize(
+    ("towards", "num_images", "sentence"),
+    [
+        ({"sead": 1}, 2, "towards takes seed and class, not 'sead'"),
+        ({"seed": 1, "truncation": 2}, 2, "not 'truncation'"),
+        ({"seed": "1"}, 2, "seed of towards must be a whole number"),
+        ({"seed": True}, 2, "seed of towards must be a whole number"),
+        ({"seed": -1}, 2, "seed of towards must be a whole number"),
+        ({"seed": MAX_SEED + 1}, 2, "seed of towards must be a whole number"),
+        ({"class": 3}, 2, "class of towards must be the name of a class"),
+        ({"seed": 1}, 1, "at least 2 images, num_images is 1"),
+        ([1], 2, "towards must be an object"),
+        (None, 2, "towards must be an object"),
+    ],
+)
+def test_a_malformed_strip_is_refused_in_one_sentence(
+    towards: Any, num_images: int, sentence: str
+) -> None:
+    with pytest.raises(InvalidInput, match=sentence):
+        GenerationRequest.from_json({**WHOLE, "num_images": num_images, "towards": towards})

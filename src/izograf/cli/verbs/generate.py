@@ -53,6 +53,12 @@ def generate(
     ] = None,
     num_images: Annotated[int, typer.Option("--num-images", "-n", help="Per class.")] = 1,
     seed: Annotated[int, typer.Option(help="Picture i has seed SEED + i.")] = 0,
+    to_seed: Annotated[
+        int | None, typer.Option("--to-seed", help="A strip of pictures from SEED to this one.")
+    ] = None,
+    to_class: Annotated[
+        str | None, typer.Option("--to-class", help="A strip from each class to this one.")
+    ] = None,
     steps: Steps = None,
     guidance: Guidance = None,
     sampler: Sampler = None,
@@ -66,9 +72,11 @@ def generate(
     from izograf.schema.library import find_model, read_card
 
     given = given_options(steps, guidance, sampler, options)
+    towards: dict[str, int | str] = {} if to_seed is None else {"seed": to_seed}
+    towards |= {} if to_class is None else {"class": to_class}
     card = read_card(find_model(model))
     requests = [
-        GenerationRequest(model, condition, num_images, seed, given)
+        GenerationRequest(model, condition, num_images, seed, given, towards)
         for condition in _conditions(card, classes)
     ]
     _generate(card, requests, output, device, precision, overwrite=overwrite, as_json=as_json)
@@ -87,11 +95,12 @@ def _generate(
     from izograf.checkpoints.load import load_generator
     from izograf.cli.progress import counting_progress
     from izograf.core.devices import configure_threads, fingerprint
-    from izograf.generators.render import render, resolve_request, save_png
+    from izograf.generators.render import render, save_png
+    from izograf.schema.resolve import resolve_request
 
     requests = [resolve_request(card, request) for request in requests]
     paths = _paths(output, requests)
-    taken = [path for named in paths for path in named.values() if path.exists()]
+    taken = [path for named in paths for path in named if path.exists()]
     if taken and not overwrite:
         raise InvalidInput(
             f"{taken[0]} exists already ({len(taken)} of the files to write do): add --overwrite, "
@@ -105,9 +114,10 @@ def _generate(
     with counting_progress("generating") as progress:
         progress(0, total)
         for request, named in zip(requests, paths, strict=True):
-            for picture in render(generator, request, environment):
-                save_png(named[picture.seed], picture)
-                written.append(_described(named[picture.seed], request, picture.record))
+            made = render(generator, request, environment)
+            for path, picture in zip(named, made, strict=True):
+                save_png(path, picture)
+                written.append(_described(path, request, picture.record))
                 progress(len(written), total)
     seconds = time.perf_counter() - start
     if as_json:
@@ -146,9 +156,10 @@ def sheet(
     from izograf.checkpoints.load import load_generator
     from izograf.cli.progress import counting_progress
     from izograf.core.devices import configure_threads, fingerprint
-    from izograf.generators.render import render, resolve_request, save_sheet
+    from izograf.generators.render import render, save_sheet
     from izograf.schema.labels import both_languages
     from izograf.schema.library import find_model, read_card
+    from izograf.schema.resolve import resolve_request
 
     _refuse_other_format(output)
     card = read_card(find_model(model))
@@ -207,25 +218,17 @@ def verify(
 
 
 def _verified(pixels: Any, record: Any, model: str | None) -> dict[str, Any]:
-    import math
-
     from izograf.checkpoints.load import load_generator
     from izograf.core.devices import fingerprint
+    from izograf.generators.render import require_same_weights
     from izograf.generators.render import verify as compare
     from izograf.schema.library import find_model, read_card
 
     name = model or str(record["request"]["model"])
-    card = read_card(find_model(name))
-    if card.fingerprint != record["model_sha256"]:
-        raise InvalidInput(
-            f"the model {name} has other weights now than when the picture was made "
-            f"(sha256 {record['model_sha256'][:12]}... was expected)."
-        )
+    require_same_weights(read_card(find_model(name)), name, record)
     precision = str(record["environment"].get("precision", "auto"))
     generator, placement = load_generator(name, precision=precision)
-    result = compare(pixels, record, generator, fingerprint(placement))
-    psnr = None if math.isinf(result.psnr) else round(result.psnr, 2)
-    return {"verdict": result.verdict, "psnr": psnr, "remarks": list(result.remarks)}
+    return compare(pixels, record, generator, fingerprint(placement)).to_json()
 
 
 def given_options(
@@ -258,21 +261,27 @@ def _conditions(card: ModelCard, classes: list[str] | None) -> list[dict[str, st
     return [{"type": "class", "class": name} for name in dict.fromkeys(names)]
 
 
-def _paths(output: Path, requests: list[GenerationRequest]) -> list[dict[int, Path]]:
-    """Where each seed's picture of each request goes."""
+def _paths(output: Path, requests: list[GenerationRequest]) -> list[list[Path]]:
+    """Where each picture of each request goes."""
     suffix = output.suffix.lower()
     _refuse_other_format(output)
     total = sum(request.num_images for request in requests)
     if suffix in IMAGE_SUFFIXES:
         if total == 1:
-            return [{requests[0].seed: output}]
+            return [[output]]
         raise InvalidInput(f"{output} is one file, but {total} pictures were asked: give a folder.")
     if output.is_file():
         raise InvalidInput(f"{output} is a file, and {total} pictures need a folder.")
-    return [
-        {seed: output / f"{_file_stem(request.label)}-{seed}.png" for seed in request.seeds}
-        for request in requests
-    ]
+    return [[output / name for name in _names(request)] for request in requests]
+
+
+def _names(request: GenerationRequest) -> list[str]:
+    """`mountain-7.png` by seed; of a strip `mountain-7-0.png` by its way, in sortable numbers."""
+    stem = _file_stem(request.label)
+    if not request.towards:
+        return [f"{stem}-{seed}.png" for seed in request.seeds]
+    width = len(str(request.num_images - 1))
+    return [f"{stem}-{request.seed}-{i:0{width}}.png" for i in range(request.num_images)]
 
 
 def _file_stem(label: str) -> str:
@@ -293,5 +302,6 @@ def _described(path: Path, request: GenerationRequest, record: Any) -> dict[str,
         "model": request.model,
         "condition": dict(request.condition),
         "seed": record["seed"],
+        **({"position": record["position"]} if request.towards else {}),
         "pixels_sha256": record["pixels_sha256"],
     }

@@ -1,0 +1,40 @@
+"""A request against a model's card: every name resolved, every option explicit, all checked.
+
+Standard library only: the service refuses a bad request before anything is queued.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from izograf.schema.card import ModelCard
+from izograf.schema.errors import InvalidInput
+from izograf.schema.labels import resolve_class
+from izograf.schema.options import parse_options
+from izograf.schema.request import GenerationRequest
+
+
+def resolve_request(card: ModelCard, request: GenerationRequest) -> GenerationRequest:
+    """The request with the class by its identifier and every option explicit, all checked.
+
+    Raises:
+        NotFound: unknown class; InvalidInput: a condition or an option the model does not take.
+    """
+    condition, towards = dict(request.condition), dict(request.towards)
+    kind = condition.get("type")
+    if kind == "class" and "class" in condition:
+        condition["class"] = _class_name(card, condition["class"])
+    elif kind != "none":
+        raise InvalidInput(f"{card.name} does not take the condition {condition}.")
+    if "class" in towards:
+        if kind != "class":
+            raise InvalidInput("A strip towards a class must start from a class, not from none.")
+        towards["class"] = _class_name(card, str(towards["class"]))
+    options = parse_options(request.options, card.options)
+    return replace(request, condition=condition, options=options, towards=towards)
+
+
+def _class_name(card: ModelCard, text: str) -> str:
+    if not card.classes:
+        raise InvalidInput(f"{card.name} has no classes: leave out --class.")
+    return card.classes[resolve_class(text, card.classes)].name
