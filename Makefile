@@ -1,4 +1,5 @@
-# make run    set-up, then a sheet of pictures for every class of the bundled model
+# make run    set-up, then the service with the bundled models; prints its address
+# make sheet  set-up, then a sheet of pictures for every class of the bundled model
 # make test   set-up, then all fast tests
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +19,8 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps torch-fidelity
 	touch $(STAMP)
 
-run: sheet
+run: setup
+	$(BIN)/izograf serve
 
 sheet: setup
 	$(BIN)/izograf sheet --model scenes --output out/scenes.png
@@ -39,7 +41,7 @@ types: setup
 check: lint types test
 
 bench: setup
-	for script in sampling training attention startup; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in sampling training attention startup service; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis

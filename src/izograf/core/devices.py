@@ -190,7 +190,7 @@ def fingerprint(placement: Placement) -> dict[str, str]:
     """What must be equal for equal requests to give bit-equal pixels."""
     name = torch.cuda.get_device_name() if placement.device.startswith("cuda") else processor_name()
     return {
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # plain: to unpickle its own type imports torch
         "device": placement.device,
         "device_name": name,
         "precision": placement.precision,

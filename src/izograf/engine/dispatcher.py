@@ -275,7 +275,10 @@ class Dispatcher:
             except StorageError:
                 raise
             except Exception:
-                log.exception("The end of a job could not be written: %s", type(ending).__name__)
+                log.exception(
+                    "The end of a job could not be written: %s", type(ending).__name__,
+                    extra={"job_id": ", ".join(job_id for job_id, _ in _pairs(ending))},
+                )  # fmt: skip
                 self._give_up(ending)
             self._outbox.popleft()
             self._land(ending)
@@ -351,7 +354,7 @@ class Dispatcher:
             except StorageError:
                 raise
             except Exception:
-                log.exception("Job %s cannot even be failed.", job_id)
+                log.exception("A job cannot even be failed.", extra={"job_id": job_id})
 
     def _land(self, ending: Ending) -> None:
         for job_id, attempt in _pairs(ending):

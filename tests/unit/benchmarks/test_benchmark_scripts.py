@@ -27,7 +27,7 @@ def quick(script: Path) -> dict[str, Any]:
 
 def test_every_script_is_tested_and_described(benchmarks: Path) -> None:
     scripts = {path.stem for path in benchmarks.glob("*.py")} - set(SHARED)
-    assert scripts == {"sampling", "training", "startup", "attention"}
+    assert scripts == {"sampling", "training", "startup", "attention", "service"}
     text = (benchmarks / "README.md").read_text(encoding="utf-8")
     assert all(f"{name}.py" in text for name in scripts)
 
@@ -41,6 +41,13 @@ def test_attention(benchmarks: Path) -> None:
 def test_startup(benchmarks: Path) -> None:
     told = quick(benchmarks / "startup.py")
     assert all(check["kept"] for check in told["checks"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # beside other programs
+def test_service(benchmarks: Path) -> None:
+    told = quick(benchmarks / "service.py")
+    assert len(told["checks"]) == 10
 
 
 @pytest.mark.slow

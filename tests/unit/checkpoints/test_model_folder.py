@@ -100,7 +100,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_a_pickle_in_the_place_of_weights_is_never_executed(own_model, protocol) -> None:
+def test_p11_a_pickle_in_the_place_of_weights_is_never_executed(own_model, protocol) -> None:
     (own_model / WEIGHTS).write_bytes(pickle.dumps(Bomb(), protocol))
     change_card(own_model, weights={WEIGHTS: file_sha256(own_model / WEIGHTS)})
     with pytest.raises(CardError):
@@ -108,14 +108,14 @@ def test_a_pickle_in_the_place_of_weights_is_never_executed(own_model, protocol)
 
 
 @pytest.mark.parametrize("name", ["model.ckpt", "model.pt", "a.pth", "B.BIN", "x.pkl", "x.pickle"])
-def test_a_pickle_by_its_name_is_refused_unread(tmp_path, name) -> None:
+def test_p11_a_pickle_by_its_name_is_refused_unread(tmp_path, name) -> None:
     path = tmp_path / name
     path.write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(UnsafeFile, match="is a pickle"):
         load_generator(str(path))
 
 
-def test_a_renamed_pickle_is_refused_by_its_first_bytes(tmp_path) -> None:
+def test_p11_a_renamed_pickle_is_refused_by_its_first_bytes(tmp_path) -> None:
     for name, content in (
         ("a.model", pickle.dumps(Bomb(), 4)),
         ("b.safetensors", pickle.dumps(Bomb(), 2)),

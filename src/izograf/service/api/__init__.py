@@ -1,0 +1,31 @@
+"""The programming interface, `/api/v1` and `/v1`, and the routes for machines beside it."""
+
+from izograf.service.api import (
+    accounts,
+    collections,
+    dialect,
+    health,
+    images,
+    imports,
+    jobs,
+    metrics,
+    models,
+    status,
+    verification,
+)
+
+ROUTERS = (
+    health.router,
+    metrics.router,
+    jobs.router,
+    images.router,
+    collections.router,
+    models.router,
+    status.router,
+    imports.router,
+    verification.router,
+    accounts.users,
+    accounts.keys,
+    accounts.audit,
+    dialect.router,
+)

@@ -1,0 +1,162 @@
+"""`/api/v1/jobs`: submit, list, read, cancel, try again, follow."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Header, Query, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
+
+from izograf.schema.errors import InvalidInput
+from izograf.schema.job import EventKind, Job, Status
+from izograf.schema.request import GenerationRequest
+from izograf.service import orders
+from izograf.service.access import Forbidden, Identity, User, Viewer
+from izograf.service.api import shapes
+from izograf.service.api.events import EventStream, stream_events
+from izograf.service.api.routing import Responses, interface_router
+from izograf.service.api.views import job_url, job_view, page_view
+from izograf.service.context import Running
+
+router = interface_router("/api/v1/jobs", "jobs")
+
+Key = Annotated[
+    str | None,
+    Header(description="the same key and body again give the same job", max_length=255),
+]
+EVENT = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9]+$"},
+        "event": {"enum": [str(kind) for kind in EventKind]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+STREAM: Responses = {
+    200: {
+        "description": "ids are event numbers; the stream ends after the final event",
+        "content": {"text/event-stream": {"schema": EVENT}},
+    },
+    204: {"description": "the job has ended and there is nothing left to tell"},
+}
+
+
+@router.post("", status_code=202, summary="Submit a job")
+def submit_job(
+    order: shapes.JobOrder,
+    service: Running,
+    identity: User,
+    response: Response,
+    idempotency_key: Key = None,
+) -> shapes.Job:
+    request = request_of(order, idempotency_key)
+    return _accepted(
+        orders.submit(service, identity, request, idempotency_key=idempotency_key), response
+    )
+
+
+@router.get("", summary="List jobs, newest first")
+def list_jobs(
+    service: Running,
+    identity: Viewer,
+    status: Status | None = None,
+    model: str | None = None,
+    owner: Annotated[str | None, Query(description="for administrators")] = None,
+    cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> shapes.Page[shapes.Job]:
+    page = service.store.jobs.list_jobs(
+        owner=owner_asked_for(identity, owner),
+        status=status,
+        model=model,
+        cursor=cursor,
+        limit=limit,
+    )
+    return page_view(page, job_view)
+
+
+@router.get("/{job_id}", summary="One job, with its queue position or its pictures")
+def get_job(job_id: str, service: Running, identity: Viewer) -> shapes.Job:
+    job = service.store.jobs.get(job_id, owner=identity.visible_owner)
+    queued, done = job.status is Status.QUEUED, job.status is Status.DONE
+    return job_view(
+        job,
+        queue_position=service.store.jobs.queue_position(job_id) if queued else None,
+        images=service.store.images.of_job(job_id) if done else None,
+    )
+
+
+@router.delete("/{job_id}", summary="Cancel a job; one that has ended stays as it is")
+def cancel_job(job_id: str, service: Running, identity: User) -> shapes.Job:
+    return job_view(orders.cancel(service, identity, job_id))
+
+
+@router.post("/{job_id}/retry", status_code=202, summary="Do an ended job again, as a new one")
+def retry_job(job_id: str, service: Running, identity: User, response: Response) -> shapes.Job:
+    return _accepted(orders.retry(service, identity, job_id), response)
+
+
+@router.get(
+    "/{job_id}/events",
+    summary="Follow a job: server-sent events with replay",
+    response_class=StreamingResponse,
+    responses=STREAM,
+)
+async def follow_job(
+    job_id: str,
+    service: Running,
+    identity: Viewer,
+    after: Annotated[int, Query(ge=0, le=2**31 - 1, description="number of the last one seen")] = 0,
+    last_event_id: Annotated[
+        str | None, Header(description="what a browser sends when it connects again")
+    ] = None,
+) -> Response:
+    seen = after if last_event_id is None else event_number(last_event_id)
+    jobs = service.store.jobs
+    job = await run_in_threadpool(jobs.get, job_id, owner=identity.visible_owner)
+    last = (await run_in_threadpool(jobs.last_events, (job_id,))).get(job_id, 0)
+    if job.status.final and seen >= last:
+        return Response(status_code=204)  # a browser does not connect again
+    return EventStream(stream_events(service, job_id, min(seen, last)))
+
+
+def request_of(order: shapes.JobOrder, idempotency_key: str | None) -> GenerationRequest:
+    """The request of an order, still to be checked against a card."""
+    towards = order.towards.model_dump(by_alias=True, exclude_none=True) if order.towards else {}
+    if order.towards is not None and not towards:
+        raise InvalidInput("towards needs a seed, a class or both: leave it out for plain images.")
+    seed = orders.choose_seed(idempotency_key) if order.seed is None else order.seed
+    condition = order.condition.model_dump(by_alias=True)
+    return GenerationRequest(order.model, condition, order.num_images, seed, order.options, towards)
+
+
+def owner_asked_for(identity: Identity, owner: str | None) -> str | None:
+    """Whose things to list: those of `owner` for an administrator, else the caller's own.
+
+    Raises:
+        Forbidden: somebody else's were asked for.
+    """
+    if identity.visible_owner is None or owner is None:
+        return owner if identity.visible_owner is None else identity.visible_owner
+    if owner != identity.visible_owner:
+        raise Forbidden("Only an administrator may list what belongs to others.")
+    return owner
+
+
+def event_number(text: str) -> int:
+    """The number in a `Last-Event-ID`; an empty one is none.
+
+    Raises:
+        InvalidInput: it is no event's number.
+    """
+    digits = text.strip() or "0"
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 10):
+        raise InvalidInput("Last-Event-ID must be the number of an event.")
+    return min(int(digits), 2**31 - 1)
+
+
+def _accepted(job: Job, response: Response) -> shapes.Job:
+    response.headers["Location"] = job_url(job.id)
+    return job_view(job)

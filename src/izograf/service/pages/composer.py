@@ -1,0 +1,308 @@
+"""The form that makes pictures: what was typed, what a model's card offers, and what is wrong."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from starlette.datastructures import FormData, QueryParams
+
+from izograf.schema.card import ModelCard
+from izograf.schema.errors import InvalidInput, IzografError, NotFound
+from izograf.schema.labels import ClassLabel, resolve_class
+from izograf.schema.options import OptionSpec, OptionValue
+from izograf.schema.request import MAX_SEED, GenerationRequest
+from izograf.service.context import Service
+from izograf.service.pages.i18n import Format, Translator
+from izograf.service.pages.models import Sheet, sample_sheet
+
+ANY = "*"  # the chip for pictures without a class
+DEFAULT_NUMBER = 4
+SHORT_SEEDS = 100_000  # what dice give: easy to read out and to type
+MANY_CLASSES = 24  # more are typed, not chosen from chips
+LONGEST = 100  # characters of one field that are looked at
+PREFIX = "option."
+# where the useful part of a wide range lies, for the slider beside the number
+USEFUL: Mapping[str, tuple[float, float, float]] = {
+    "num_inference_steps": (1, 50, 1),
+    "guidance_scale": (0, 8, 0.25),
+    "guidance_low": (0, 4, 0.1),
+    "guidance_high": (0, 20, 0.5),
+    "truncation": (0, 1, 0.05),
+    "eta": (0, 1, 0.05),
+}
+
+
+@dataclass(frozen=True)
+class Typed:
+    """The form as its fields hold it: text, right or wrong. `keep`: the seed stays."""
+
+    model: str = ""
+    label: str = ""
+    number: str = str(DEFAULT_NUMBER)
+    seed: str = ""
+    keep: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One class: `row` is its row in the model's sheet of samples."""
+
+    value: str
+    word: str
+    row: int
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class OptionField:
+    """One option of the model as the form shows it.
+
+    Attributes:
+        choices: (value, words) of a choice.
+        slider: (low, high, step) of the useful range of a number, or None.
+        changed: the value is not the default.
+    """
+
+    spec: OptionSpec
+    label: str
+    help: str
+    value: str
+    default: str
+    error: str
+    changed: bool
+    choices: tuple[tuple[str, str], ...] = ()
+    slider: tuple[float, float, float] | None = None
+
+    @property
+    def name(self) -> str:
+        return PREFIX + self.spec.name
+
+
+@dataclass(frozen=True)
+class Composer:
+    """Everything that the form's template needs."""
+
+    models: tuple[ModelCard, ...]
+    card: ModelCard
+    typed: Typed
+    classes: tuple[Choice, ...]
+    sheet: Sheet | None
+    options: tuple[OptionField, ...]
+    errors: Mapping[str, str]
+    most: int
+
+    @property
+    def by_word(self) -> bool:
+        """Whether the class is typed, because there are too many for chips."""
+        return len(self.classes) > MANY_CLASSES
+
+    @property
+    def open(self) -> bool:
+        """Whether the options are shown: one differs from its default, or is wrong."""
+        return any(option.changed or option.error for option in self.options)
+
+    @property
+    def num_changed(self) -> int:
+        return sum(option.changed for option in self.options)
+
+
+def roll_seed() -> str:
+    return str(secrets.randbelow(SHORT_SEEDS))
+
+
+def typed_in(form: FormData | QueryParams) -> Typed:
+    """What a submitted form, or a link that fills it, holds."""
+    texts = [(k, v[:LONGEST]) for k, v in form.multi_items() if isinstance(v, str)]
+    fields = dict(texts)
+    options = {k.removeprefix(PREFIX): v for k, v in texts if k.startswith(PREFIX)}
+    return Typed(
+        fields.get("model", "").strip(),
+        fields.get("class", "").strip(),
+        fields.get("number", str(DEFAULT_NUMBER)).strip(),
+        fields.get("seed", "").strip(),
+        "keep" in fields,
+        options,
+    )
+
+
+def typed_from(request: GenerationRequest, *, keep: bool) -> Typed:
+    """The form that would make `request`."""
+    label = request.condition.get("class", ANY)
+    options = {name: plain(value) for name, value in request.options.items()}
+    return Typed(
+        request.model, label, str(request.num_images), str(request.seed), keep, options
+    )
+
+
+def plain(value: OptionValue) -> str:
+    """A value as a field holds it: `2` rather than `2.0`, `true` rather than `True`."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def compose(
+    service: Service, t: Translator, typed: Typed, errors: Mapping[str, str] = {}
+) -> Composer | None:
+    """The form for `typed`; None if there is no model that makes pictures."""
+    cards = service.catalogue.generators()
+    if not cards:
+        return None
+    named = {card.name: card for card in cards}
+    default = named.get(service.settings.default_model, cards[0])
+    card = named.get(typed.model, default)
+    typed = replace(typed, model=card.name, seed=typed.seed or roll_seed())
+    return Composer(
+        cards, card, typed, _classes(card, typed.label, t.language),
+        _sheet(service, card, t.language),
+        tuple(_option(spec, typed.options, t, errors) for spec in card.options),
+        errors, service.settings.max_images_per_job,
+    )  # fmt: skip
+
+
+def checked(service: Service, t: Translator, typed: Typed) -> tuple[GenerationRequest, dict[str, str]]:
+    """The request that the form asks for, and what is wrong with it by field.
+
+    Raises:
+        NotFound, InvalidInput: there is no such model.
+    """
+    card = service.catalogue.card(typed.model or service.settings.default_model)
+    errors: dict[str, str] = {}
+    most = service.settings.max_images_per_job
+    number = _whole(typed.number, 1, most, "number", t, errors)
+    seed = _whole(typed.seed or roll_seed(), 0, MAX_SEED - number, "seed", t, errors)
+    condition = _condition(card, typed.label, t, errors)
+    options = _checked_options(card, typed.options, t, errors)
+    return GenerationRequest(card.name, condition, number, seed, options), errors
+
+
+def example_seeds(sheet: Sheet | None, limit: int = 3) -> Iterable[int]:
+    """Seeds of the samples that are worth a look."""
+    return range(min(limit, len(sheet.rows[0].cells))) if sheet else range(0)
+
+
+def _whole(
+    text: str, low: int, high: int, name: str, t: Translator, errors: dict[str, str]
+) -> int:
+    digits = text.replace(" ", "")
+    if digits.isascii() and digits.isdigit() and low <= int(digits) <= high:
+        return int(digits)
+    errors[name] = t(f"generate.error.{name}", low=low, high=high)
+    return low
+
+
+def _condition(
+    card: ModelCard, label: str, t: Translator, errors: dict[str, str]
+) -> dict[str, str]:
+    if label == ANY or not card.classes:
+        return {"type": "none"}
+    try:
+        name = card.classes[resolve_class(label, card.classes)].name
+    except NotFound as error:
+        errors["class"] = t("generate.error.class") if not label else str(error)
+        return {"type": "none"}
+    return {"type": "class", "class": name}
+
+
+def _checked_options(
+    card: ModelCard, given: Mapping[str, str], t: Translator, errors: dict[str, str]
+) -> dict[str, OptionValue]:
+    """The options that were changed; those of another model are left out."""
+    values: dict[str, OptionValue] = {}
+    for spec in card.options:
+        text = given.get(spec.name, "").strip()
+        if not text:
+            continue
+        try:
+            values[spec.name] = spec.parse(text.replace(",", ".") if _is_number(spec) else text)
+        except InvalidInput as error:
+            errors[PREFIX + spec.name] = option_error(spec, t, error)
+    return values
+
+
+def option_error(spec: OptionSpec, t: Translator, error: IzografError) -> str:
+    """What is wrong with an option's value, in the reader's language."""
+    if not _is_number(spec):
+        return t("generate.error.choice")
+    kind = "integer" if spec.kind == "integer" else "real"
+    if spec.minimum is None or spec.maximum is None:
+        return str(error) if t.language == "en" else t(f"generate.error.{kind}")
+    return t(f"generate.error.{kind}_between", low=spec.minimum, high=spec.maximum)
+
+
+def _is_number(spec: OptionSpec) -> bool:
+    return spec.kind in ("integer", "number")
+
+
+def _classes(card: ModelCard, chosen: str, language: str) -> tuple[Choice, ...]:
+    if not card.classes:
+        return ()
+    names = [label.name for label in card.classes]
+    wanted = chosen if chosen == ANY else _class_name(card, chosen) or names[0]
+    return tuple(
+        Choice(label.name, capital(label.display(language)), row, label.name == wanted)
+        for row, label in enumerate(card.classes)
+    )
+
+
+def _class_name(card: ModelCard, text: str) -> str | None:
+    try:
+        return card.classes[resolve_class(text, card.classes)].name if text else None
+    except NotFound:
+        return None
+
+
+def capital(word: str) -> str:
+    return word[:1].upper() + word[1:]
+
+
+def class_word(labels: Iterable[ClassLabel], name: str, language: str) -> str:
+    return next((capital(c.display(language)) for c in labels if c.name == name), capital(name))
+
+
+def _sheet(service: Service, card: ModelCard, language: str) -> Sheet | None:
+    for model in service.catalogue.models():
+        if model.name == card.name and card.classes:
+            return sample_sheet(model.folder, card, language)
+    return None
+
+
+def _option(
+    spec: OptionSpec, given: Mapping[str, str], t: Translator, errors: Mapping[str, str]
+) -> OptionField:
+    key, default = f"generate.option.{spec.name}", plain(spec.default)
+    value = given.get(spec.name, "").strip() or default
+    words = tuple((c, t.either(f"generate.choice.{spec.name}.{c}", c)) for c in spec.choices)
+    shown = dict(words).get(default, default)
+    if _is_number(spec):
+        shown = Format(t.language).number(float(str(spec.default)))
+    return OptionField(
+        spec,
+        t.either(f"{key}.label", capital(spec.name.replace("_", " "))),
+        t.either(f"{key}.help", capital(spec.help)),
+        value,
+        shown,
+        errors.get(PREFIX + spec.name, ""),
+        value != default,
+        words,
+        _slider(spec),
+    )
+
+
+def _slider(spec: OptionSpec) -> tuple[float, float, float] | None:
+    if not _is_number(spec):
+        return None
+    if spec.name in USEFUL:
+        low, high, step = USEFUL[spec.name]
+        return max(low, _or(spec.minimum, low)), min(high, _or(spec.maximum, high)), step
+    if spec.minimum is None or spec.maximum is None or spec.maximum - spec.minimum > 100:
+        return None
+    step = 1 if spec.kind == "integer" else (spec.maximum - spec.minimum) / 100
+    return spec.minimum, spec.maximum, step
+
+
+def _or(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value

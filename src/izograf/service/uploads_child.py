@@ -1,0 +1,127 @@
+"""Reads one picture from standard input under hard limits; run as a program by `uploads`.
+
+    python -I uploads_child.py MAX_PIXELS MAX_FRAMES MEMORY_BYTES CPU_SECONDS < picture
+
+Writes one line of JSON, {"width", "height"} or {"refusal"}, and after it the clean PNG. It imports
+nothing of izograf, and Pillow only once the limits hold. A crash is the caller's to explain.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+DAMAGED = "The picture is damaged or cut off: send the whole file."
+NOT_A_PICTURE = "This is no picture that can be read here: send a PNG, JPEG, WebP, GIF or BMP."
+TOO_MUCH = "The picture takes too much memory or time to read: send a smaller one."
+
+
+class Refused(Exception):
+    """The picture is not accepted; says why in one sentence."""
+
+
+def limit_process(memory_bytes: int, cpu_seconds: int) -> None:
+    """No more address space, processor time or files than this, from now on."""
+    try:
+        import resource
+    except ImportError:  # not on Windows, where the caller's clock and the pixel count remain
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def clean(data: bytes, max_pixels: int, max_frames: int) -> tuple[bytes, int, int]:
+    """The picture as an 8-bit RGB PNG, its width and its height.
+
+    Raises:
+        Refused: it is beyond the limits, damaged, or no picture.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    too_large = Refused(f"The picture is too large: at most {max_pixels:,} pixels.")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise too_large
+            _check_frames(image, max_frames)
+            return _encoded(_upright(image))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise too_large from None
+    except UnidentifiedImageError:
+        raise Refused(NOT_A_PICTURE) from None
+    except MemoryError:
+        raise Refused(TOO_MUCH) from None
+    except Refused:
+        raise
+    except Exception:  # decoders raise whatever they like on a damaged file
+        raise Refused(DAMAGED) from None
+
+
+def _check_frames(image: Image, max_frames: int) -> None:
+    """Asks for the first frame too many, so that no more are looked at than are allowed."""
+    if image.format == "MPO":  # a camera's JPEG with further views behind the picture
+        return
+    try:
+        image.seek(max_frames)
+    except EOFError:
+        image.seek(0)
+        return
+    raise Refused(f"The picture is animated: at most {max_frames} frame is accepted.")
+
+
+def _upright(image: Image) -> Image:
+    from PIL import ImageOps
+
+    image.load()
+    turned: Image = ImageOps.exif_transpose(image)
+    return turned
+
+
+def _encoded(image: Image) -> tuple[bytes, int, int]:
+    rgb = _rgb(image)
+    rgb.info = {}  # the encoder would write what it finds here
+    target = io.BytesIO()
+    rgb.save(target, "PNG", compress_level=3)
+    return target.getvalue(), rgb.width, rgb.height
+
+
+def _rgb(image: Image) -> Image:
+    """Eight bits a channel; what is transparent becomes white."""
+    from PIL import Image as Images
+
+    if image.mode.startswith("I"):  # 16 bits, 0 to 65535
+        return image.convert("I").point(lambda level: level * (1 / 257)).convert("L").convert("RGB")
+    if "transparency" not in image.info and image.mode not in ("RGBA", "LA", "PA", "La", "RGBa"):
+        return image if image.mode == "RGB" else image.convert("RGB")
+    layer = image.convert("RGBA")
+    paper = Images.new("RGB", layer.size, "white")
+    paper.paste(layer, mask=layer.getchannel("A"))
+    return paper
+
+
+def main(arguments: list[str]) -> None:
+    max_pixels, max_frames, memory_bytes, cpu_seconds = map(int, arguments)
+    limit_process(memory_bytes, cpu_seconds)
+    output = sys.stdout.buffer
+    try:
+        png, width, height = clean(sys.stdin.buffer.read(), max_pixels, max_frames)
+    except Refused as refusal:
+        output.write(json.dumps({"refusal": str(refusal)}).encode() + b"\n")
+        return
+    output.write(json.dumps({"width": width, "height": height}).encode() + b"\n")
+    output.write(png)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
