@@ -51,11 +51,6 @@ class Identity:
         """Whose things this one may see and change: their own; everybody's for an administrator."""
         return None if self.role is Role.ADMIN else self.owner
 
-    @property
-    def may_change(self) -> bool:
-        """Whether this one may make and change pictures, not only look."""
-        return self.role.may(Role.USER)
-
 
 LOCAL = Identity(LOCAL_OWNER, LOCAL_OWNER, Role.ADMIN, "loopback")
 

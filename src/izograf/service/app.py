@@ -97,7 +97,7 @@ def _methods_at(request: Request) -> list[str]:
     found: set[str] = set()
     for route in declared_routes(request.app.routes):
         if route.path_regex.match(request.url.path):
-            found |= route.methods
+            found |= route.methods or set()
     return sorted(found)
 
 

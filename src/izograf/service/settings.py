@@ -60,7 +60,7 @@ class ServiceSettings(BaseSettings):
     max_images_per_job: int = Field(64, ge=1, le=1000)
     max_queued: int = Field(20_000, ge=1)
     max_queued_per_owner: int = Field(1_000, ge=1)
-    requests_per_minute: int = Field(600, ge=1)
+    requests_per_minute: int = Field(6_000, ge=1)
     """Of one client, for everything but static files; jobs have their own limit."""
     jobs_per_minute: int = Field(120, ge=1)
     max_body_bytes: int = Field(1 * MIB, ge=1024)
@@ -95,8 +95,8 @@ class ServiceSettings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import sys
 import warnings
+import zlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+BAND = 64  # rows that are packed at once
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 DAMAGED = "The picture is damaged or cut off: send the whole file."
 NOT_A_PICTURE = "This is no picture that can be read here: send a PNG, JPEG, WebP, GIF or BMP."
@@ -84,16 +87,13 @@ def _upright(image: Image) -> Image:
     from PIL import ImageOps
 
     image.load()
-    turned: Image = ImageOps.exif_transpose(image)
-    return turned
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _encoded(image: Image) -> tuple[bytes, int, int]:
     rgb = _rgb(image)
-    rgb.info = {}  # the encoder would write what it finds here
-    target = io.BytesIO()
-    rgb.save(target, "PNG", compress_level=3)
-    return target.getvalue(), rgb.width, rgb.height
+    return _png(rgb), rgb.width, rgb.height
 
 
 def _rgb(image: Image) -> Image:
@@ -104,10 +104,29 @@ def _rgb(image: Image) -> Image:
         return image.convert("I").point(lambda level: level * (1 / 257)).convert("L").convert("RGB")
     if "transparency" not in image.info and image.mode not in ("RGBA", "LA", "PA", "La", "RGBa"):
         return image if image.mode == "RGB" else image.convert("RGB")
-    layer = image.convert("RGBA")
+    layer = image if image.mode == "RGBA" else image.convert("RGBA")
     paper = Images.new("RGB", layer.size, "white")
-    paper.paste(layer, mask=layer.getchannel("A"))
+    paper.paste(layer, mask=layer)
     return paper
+
+
+def _png(rgb: Image) -> bytes:
+    """An 8-bit RGB PNG with the three chunks it must have, made in bands to save memory."""
+    packer, packed = zlib.compressobj(6), []
+    for top in range(0, rgb.height, BAND):
+        band = rgb.crop((0, top, rgb.width, min(rgb.height, top + BAND))).tobytes()
+        stride = 3 * rgb.width
+        rows = (b"\0" + band[at : at + stride] for at in range(0, len(band), stride))
+        packed.append(packer.compress(b"".join(rows)))
+    packed.append(packer.flush())
+    header = struct.pack(">IIBBBBB", rgb.width, rgb.height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", b"".join(packed)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    checksum = zlib.crc32(data, zlib.crc32(kind))
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
 
 
 def main(arguments: list[str]) -> None:

@@ -21,10 +21,10 @@ def test_a_drill(
 ) -> None:  # fmt: skip
     """Back up while jobs are computed, lose everything, restore, and go on where it was."""
     target = tmp_path / name
-    with Process(tmp_path, database_url=url, environment={"OPS_STEP": "0.05"}) as service:
+    with Process(tmp_path, database_url=url, environment={"OPS_STEP": "0.1"}) as service:
         done = [service.submit(n, num_images=2)["id"] for n in range(3)]
         assert set(service.wait(done)) == {"done"}
-        waiting = [service.submit(n, steps=5)["id"] for n in range(5)]
+        waiting = [service.submit(n, steps=100)["id"] for n in range(5)]
         assert run(["backup", str(target), *options(tmp_path / "data", url)]) == 0
         assert "jobs: 8, pictures: 6" in capfd.readouterr().out
         service.kill()

@@ -52,6 +52,7 @@ def test_p2_twenty_real_jobs_survive_kills_of_workers_and_of_the_service(tmp_pat
         accepted = [service.submit(n, steps=4)["id"] for n in range(JOBS)]
         for number in (2, 5):
             wait_for(lambda: service.job(accepted[number])["status"] == "done", seconds=240)  # noqa: B023
+            assert "torch" not in service.maps(), "a worker's message brought it along"
             for child in service.children():
                 with suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)

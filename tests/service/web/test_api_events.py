@@ -122,7 +122,8 @@ def test_p6_reconnecting_anywhere_shows_each_event_once(still: Service) -> None:
         seen: list[Seen] = []
         for length in (*breaks, 10_000):
             after = seen[-1].number if seen else 0
-            seen += await read(stream_events(still, job_id, after), length)
+            stream = stream_events(still, job_id, after, heartbeat_seconds=60)
+            seen += await read(stream, length)
             if seen and seen[-1].kind in events_module.FINAL:
                 break
         await writing
@@ -145,7 +146,8 @@ def test_p6_reconnecting_anywhere_shows_each_event_once(still: Service) -> None:
     def check(kinds: list[str], breaks: list[int]) -> None:
         job = jobs.submit("ann", "generate", GenerationRequest("scenes"))
         assert jobs.claim_next() is not None
-        seen = asyncio.run(follow(job.id, kinds, breaks))
+        # no heartbeat comes to the aid of a waiting client that was not woken
+        seen = asyncio.run(asyncio.wait_for(follow(job.id, kinds, breaks), 20))
         stored = jobs.events_after(job.id)
         assert [event.number for event in seen] == list(range(1, len(stored) + 1))
         assert [event.kind for event in seen] == [event.kind for event in stored]
@@ -153,6 +155,31 @@ def test_p6_reconnecting_anywhere_shows_each_event_once(still: Service) -> None:
             assert event.data.get("step") == stored[event.number - 1].data.get("step")
 
     check()
+
+
+def test_p6_what_happens_during_a_look_is_not_missed(still: Service) -> None:
+    """The hub tells of an event while the listener is still reading what was before it."""
+    jobs = still.store.jobs
+    job = jobs.submit("ann", "generate", GenerationRequest("scenes"))
+    jobs.claim_next()
+    rest = iter([jobs.cancel])
+
+    class Slow:
+        def events_after(self, *arguments: Any) -> Any:
+            found = jobs.events_after(*arguments)
+            for change in rest:
+                change(job.id)
+                time.sleep(0.1)  # many polls of the hub
+            return found
+
+    service = replace(still, store=replace(still.store, jobs=Slow()))  # type: ignore[arg-type]
+
+    async def everything() -> list[Seen]:
+        stream = stream_events(service, job.id, 0, heartbeat_seconds=60)
+        return parse("".join([chunk.decode() async for chunk in stream]))
+
+    seen = asyncio.run(asyncio.wait_for(everything(), 10))
+    assert [event.kind for event in seen] == ["queued", "started", "cancelled"]
 
 
 def test_p6_a_cut_connection_continues_where_it_was(make_service: MakeService) -> None:

@@ -178,7 +178,8 @@ def test_a_body_that_does_not_say_is_counted_as_it_comes(local: TestClient) -> N
             yield b"x" * 100
 
     for path in ("/api/v1/jobs", "/login", "/api/v1/infotext"):
-        answer = local.post(path, content=endless())
+        kind = {"content-type": "application/x-www-form-urlencoded"}
+        answer = local.post(path, content=endless(), headers=kind)
         assert answer.status_code == 413, path
         assert "content-security-policy" in answer.headers
 

@@ -75,9 +75,10 @@ def send(client: TestClient, method: str, path: str) -> Any:
 def test_the_owner_and_an_administrator_reach_the_same_things(house: House) -> None:
     for name in ("anna", "adam"):
         with client_of(house.app, house.keys[name]) as client:
-            for path in ("/api/v1/jobs/{job_id}", "/api/v1/jobs/{job_id}/events",
-                         "/api/v1/images/{image_id}", "/api/v1/images/{image_id}/file"):  # fmt: skip
-                assert client.get(filled(path, house.ids)).status_code == 200, (name, path)
+            for path in ("/jobs/{job_id}", "/jobs/{job_id}/events", "/images/{image_id}",
+                         "/images/{image_id}/file"):  # fmt: skip
+                answer = client.get("/api/v1" + filled(path, house.ids))
+                assert answer.status_code == 200, (name, path)
 
 
 def test_lists_hold_ones_own_things_only(house: House) -> None:
@@ -94,8 +95,9 @@ def test_lists_hold_ones_own_things_only(house: House) -> None:
 def test_filters_and_searches_do_not_lead_to_others_things(house: House) -> None:
     anna = house.service.store.accounts.find_user("anna").id
     with client_of(house.app, house.keys["boris"]) as boris:
-        for query in (f"owner={anna}", "q=mountain", "label=mountain", f"job_id={house.ids['job_id']}",
-                      f"collection={house.ids['collection_id']}", "deleted=true"):  # fmt: skip
+        for query in (f"owner={anna}", "q=mountain", "label=mountain", "deleted=true",
+                      f"job_id={house.ids['job_id']}",
+                      f"collection={house.ids['collection_id']}"):  # fmt: skip
             answer = boris.get(f"/api/v1/images?{query}")
             assert answer.status_code in (403, 404, 422) or not answer.json()["items"], query
         answer = boris.get(f"/api/v1/jobs?owner={anna}")
@@ -139,3 +141,17 @@ def test_what_an_administrator_does_to_others_things_is_noted_without_their_word
         (entry["actor"], entry["action"], entry["subject"]) for entry in log.json()["items"]
     ]
     assert "mountain" not in log.text
+
+
+def test_what_an_administrator_deletes_of_others_is_noted_as_a_number(house: House) -> None:
+    image = house.ids["image_id"]
+    with client_of(house.app, house.keys["anna"]) as anna:
+        assert anna.delete(f"/api/v1/images/{image}").status_code == 204
+        anna.post("/api/v1/images/restore", json={"ids": [image]})
+    with client_of(house.app, house.keys["adam"]) as adam:
+        assert adam.get("/api/v1/audit").json()["items"] == [], "one's own need no note"
+        assert adam.post("/api/v1/images/delete", json={"ids": [image]}).json()["count"] == 1
+        (entry,) = adam.get("/api/v1/audit").json()["items"]
+    owner = house.service.store.accounts.find_user("anna").id
+    assert (entry["actor"], entry["action"], entry["subject"]) == ("adam", "image.delete", owner)
+    assert entry["facts"] == {"count": 1}

@@ -90,7 +90,8 @@ async def wait_until_ended(service: Service, job_id: str) -> bool:
 
 async def _set_within(changed: asyncio.Event, seconds: float) -> bool:
     try:
-        await asyncio.wait_for(changed.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await changed.wait()
     except TimeoutError:
         return False
     return True

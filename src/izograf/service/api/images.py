@@ -11,7 +11,7 @@ from starlette.responses import StreamingResponse
 
 from izograf.schema.errors import StorageError
 from izograf.schema.job import StoredImage
-from izograf.service import orders
+from izograf.service import deletion, orders
 from izograf.service.access import Identity, User, Viewer
 from izograf.service.api import shapes
 from izograf.service.api.archive import file_stem, zipped
@@ -85,8 +85,7 @@ def download_images(
 
 @router.post("/delete", summary="Delete pictures; they can be restored for some days")
 def delete_images(chosen: shapes.Ids, service: Running, identity: User) -> shapes.Count:
-    owner = identity.visible_owner
-    return shapes.Count(count=service.store.images.delete(chosen.ids, owner=owner))
+    return shapes.Count(count=deletion.delete_images(service, identity, chosen.ids))
 
 
 @router.post("/restore", summary="Restore deleted pictures")
@@ -111,7 +110,7 @@ def mark_image(
 @router.delete("/{image_id}", status_code=204, summary="Delete a picture; it can be restored")
 def delete_image(image_id: str, service: Running, identity: User) -> None:
     image = visible_image(service, identity, image_id)
-    service.store.images.delete([image.id], owner=identity.visible_owner)
+    deletion.delete_images(service, identity, [image.id])
 
 
 @router.post("/{image_id}/restore", summary="Restore a deleted picture")

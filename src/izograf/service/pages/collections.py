@@ -39,9 +39,7 @@ def _page(
     renaming: str = "",
 ) -> Response:
     """The list; after a form that could not be carried out, with what was typed and why."""
-    page = service.store.collections.list_collections(
-        identity.owner, cursor=cursor, limit=PER_PAGE
-    )
+    page = service.store.collections.list_collections(identity.owner, cursor=cursor, limit=PER_PAGE)
     showing = Showing(service.catalogue, language_of(request))
     covers = {
         collection.id: showing.many(

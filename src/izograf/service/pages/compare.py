@@ -119,7 +119,9 @@ def shared_classes(
     asked = [card for card in cards if card.name in chosen] or list(cards)
     every = class_words(asked, language)
     known = [{label.name for label in card.classes} for card in asked]
-    return {n: word for n, word in every.items() if all(n in names for names in known) or not chosen}
+    return {
+        n: word for n, word in every.items() if all(n in names for names in known) or not chosen
+    }
 
 
 def _seeds(rows: Sequence[Asked]) -> tuple[int, ...]:

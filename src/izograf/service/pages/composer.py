@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import FormData, QueryParams
 
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import InvalidInput, IzografError, NotFound
-from izograf.schema.labels import ClassLabel, resolve_class
+from izograf.schema.labels import resolve_class
 from izograf.schema.options import OptionSpec, OptionValue
 from izograf.schema.request import MAX_SEED, GenerationRequest
 from izograf.service.context import Service
 from izograf.service.pages.i18n import Format, Translator
-from izograf.service.pages.models import Sheet, sample_sheet
+
+if TYPE_CHECKING:
+    from izograf.service.pages.models import Sheet
 
 ANY = "*"  # the chip for pictures without a class
 DEFAULT_NUMBER = 4
@@ -83,16 +86,21 @@ class OptionField:
 
 @dataclass(frozen=True)
 class Composer:
-    """Everything that the form's template needs."""
+    """Everything that the form's template needs.
+
+    Attributes:
+        most: how many pictures one job may have.
+        sheet: the model's samples, by which its classes are shown.
+    """
 
     models: tuple[ModelCard, ...]
     card: ModelCard
     typed: Typed
     classes: tuple[Choice, ...]
-    sheet: Sheet | None
     options: tuple[OptionField, ...]
     errors: Mapping[str, str]
     most: int
+    sheet: Sheet | None = None
 
     @property
     def by_word(self) -> bool:
@@ -132,9 +140,7 @@ def typed_from(request: GenerationRequest, *, keep: bool) -> Typed:
     """The form that would make `request`."""
     label = request.condition.get("class", ANY)
     options = {name: plain(value) for name, value in request.options.items()}
-    return Typed(
-        request.model, label, str(request.num_images), str(request.seed), keep, options
-    )
+    return Typed(request.model, label, str(request.num_images), str(request.seed), keep, options)
 
 
 def plain(value: OptionValue) -> str:
@@ -157,13 +163,14 @@ def compose(
     typed = replace(typed, model=card.name, seed=typed.seed or roll_seed())
     return Composer(
         cards, card, typed, _classes(card, typed.label, t.language),
-        _sheet(service, card, t.language),
         tuple(_option(spec, typed.options, t, errors) for spec in card.options),
         errors, service.settings.max_images_per_job,
     )  # fmt: skip
 
 
-def checked(service: Service, t: Translator, typed: Typed) -> tuple[GenerationRequest, dict[str, str]]:
+def checked(
+    service: Service, t: Translator, typed: Typed
+) -> tuple[GenerationRequest, dict[str, str]]:
     """The request that the form asks for, and what is wrong with it by field.
 
     Raises:
@@ -179,14 +186,7 @@ def checked(service: Service, t: Translator, typed: Typed) -> tuple[GenerationRe
     return GenerationRequest(card.name, condition, number, seed, options), errors
 
 
-def example_seeds(sheet: Sheet | None, limit: int = 3) -> Iterable[int]:
-    """Seeds of the samples that are worth a look."""
-    return range(min(limit, len(sheet.rows[0].cells))) if sheet else range(0)
-
-
-def _whole(
-    text: str, low: int, high: int, name: str, t: Translator, errors: dict[str, str]
-) -> int:
+def _whole(text: str, low: int, high: int, name: str, t: Translator, errors: dict[str, str]) -> int:
     digits = text.replace(" ", "")
     if digits.isascii() and digits.isdigit() and low <= int(digits) <= high:
         return int(digits)
@@ -257,17 +257,6 @@ def _class_name(card: ModelCard, text: str) -> str | None:
 
 def capital(word: str) -> str:
     return word[:1].upper() + word[1:]
-
-
-def class_word(labels: Iterable[ClassLabel], name: str, language: str) -> str:
-    return next((capital(c.display(language)) for c in labels if c.name == name), capital(name))
-
-
-def _sheet(service: Service, card: ModelCard, language: str) -> Sheet | None:
-    for model in service.catalogue.models():
-        if model.name == card.name and card.classes:
-            return sample_sheet(model.folder, card, language)
-    return None
 
 
 def _option(

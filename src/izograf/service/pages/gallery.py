@@ -14,6 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from izograf.schema.errors import InvalidInput
 from izograf.service.access import Identity, User, Viewer
 from izograf.service.context import Running, Service
+from izograf.service.deletion import delete_images
 from izograf.service.pages.pictures import Showing, class_words, may_change
 from izograf.service.pages.rendering import language_of, render
 from izograf.service.search import search_text
@@ -203,7 +204,7 @@ def change_selection(
     if word == "zip":
         return see("/api/v1/images/zip?" + urlencode([("id", one) for one in chosen]))
     if word == "delete":
-        images.delete(chosen, owner=owner)
+        delete_images(service, identity, chosen)
         return see(with_values(here, [("undo", one) for one in chosen[:MOST_UNDO]]))
     if word == "restore":
         return see(with_values(here, [("restored", images.restore(chosen, owner=owner))]))

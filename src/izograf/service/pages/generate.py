@@ -10,6 +10,7 @@ from fastapi import APIRouter, Form, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
+from izograf.schema.card import ModelCard
 from izograf.schema.errors import IzografError, NotFound
 from izograf.schema.job import Status
 from izograf.schema.request import GenerationRequest
@@ -18,7 +19,8 @@ from izograf.service.access import Identity, User, Viewer
 from izograf.service.context import Running, Service
 from izograf.service.pages import composer, live
 from izograf.service.pages.composer import Typed
-from izograf.service.pages.rendering import local_path, render, translator_of
+from izograf.service.pages.models import Sheet, sample_sheet
+from izograf.service.pages.rendering import language_of, local_path, render, translator_of
 
 router = APIRouter(include_in_schema=False)
 
@@ -80,9 +82,7 @@ def retry_job(job_id: str, service: Running, identity: User) -> Response:
     return RedirectResponse(f"/?job={job.id}", 303)
 
 
-def _submitted(
-    request: Request, service: Service, identity: Identity, typed: Typed
-) -> Response:
+def _submitted(request: Request, service: Service, identity: Identity, typed: Typed) -> Response:
     t = translator_of(request)
     try:
         order, errors = composer.checked(service, t, typed)
@@ -105,6 +105,8 @@ def _page(
     status: int = 200,
 ) -> Response:
     form = composer.compose(service, translator_of(request), typed, errors or {})
+    if form is not None:
+        form = replace(form, sheet=_sheet(service, form.card, language_of(request)))
     jobs = [job for job in live.active_jobs(service, identity.owner) if live.is_generation(job)]
     cards = live.live_jobs(service, jobs)
     followed = _followed(service, identity, request.query_params.get("job"))
@@ -115,6 +117,14 @@ def _page(
         results=live.recent_results(service, identity), errors=errors or {},
         waiting=any(card.active for card in cards), next="/",
     )  # fmt: skip
+
+
+def _sheet(service: Service, card: ModelCard, language: str) -> Sheet | None:
+    """The samples by which the classes are shown."""
+    for model in service.catalogue.models():
+        if model.name == card.name and card.classes:
+            return sample_sheet(model.folder, card, language)
+    return None
 
 
 def _followed(service: Service, identity: Identity, job_id: str | None) -> live.LiveJob | None:
@@ -132,9 +142,7 @@ def _typed_from_picture(service: Service, identity: Identity, image_id: str) -> 
     return Typed() if made is None else composer.typed_from(made.single(image.seed), keep=True)
 
 
-def _typed_before(
-    service: Service, identity: Identity, job_id: str | None, *, keep: bool
-) -> Typed:
+def _typed_before(service: Service, identity: Identity, job_id: str | None, *, keep: bool) -> Typed:
     """The form as it was for the followed job, or else for the newest one."""
     before = _request_before(service, identity, job_id)
     if before is None:

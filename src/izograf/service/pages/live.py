@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from izograf.engine.serving import INTERNAL, OUT_OF_MEMORY
 from izograf.schema.errors import IzografError
 from izograf.schema.job import Job, Status, StoredImage
 from izograf.schema.request import GenerationRequest
@@ -19,6 +20,7 @@ from izograf.store.images import ImageFilter
 RECENT_DONE = 10  # jobs whose time tells what the next will take
 MOST_CARDS = 12
 MOST_RECENT = 48
+REASONS = {OUT_OF_MEMORY: "out_of_memory", INTERNAL: "internal"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class LiveJob:
     position: int | None
     estimate: float | None
     each: float
+
+    @property
+    def reason_key(self) -> str | None:
+        """The name of the text that says why it failed, where there is one."""
+        return REASONS.get(self.job.reason)
 
     @property
     def active(self) -> bool:

@@ -127,9 +127,7 @@ def find(catalogue: Catalogue, name: str) -> Listed:
     raise NotFound(f"There is no model {name[:80]!r}.")
 
 
-def _entry(
-    service: Service, identity: Identity, model: Listed, language: str
-) -> Mapping[str, Any]:
+def _entry(service: Service, identity: Identity, model: Listed, language: str) -> Mapping[str, Any]:
     """Everything a page says about one model."""
     card = None if model.card is None else Catalogue.named(model)
     if card is None:

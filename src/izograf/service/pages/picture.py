@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -11,12 +12,13 @@ from fastapi import APIRouter, Form, Request
 from starlette.responses import Response
 
 from izograf.schema.card import ModelCard
-from izograf.schema.errors import InvalidInput, IzografError
+from izograf.schema.errors import InvalidInput, IzografError, NotFound
 from izograf.schema.job import StoredImage
 from izograf.schema.request import MAX_SEED, GenerationRequest
 from izograf.service import orders
 from izograf.service.access import Identity, User, Viewer
 from izograf.service.context import Running, Service
+from izograf.service.deletion import delete_images
 from izograf.service.pages.asked import asked_job
 from izograf.service.pages.gallery import chosen_collection, own_collections, see
 from izograf.service.pages.pictures import (
@@ -29,6 +31,8 @@ from izograf.service.pages.pictures import (
     whole_number,
 )
 from izograf.service.pages.rendering import language_of, local_path, render
+from izograf.store.images import ImageFilter
+from izograf.store.pages import MAX_LIMIT
 
 router = APIRouter(include_in_schema=False)
 
@@ -75,6 +79,7 @@ def _page(
         shown=showing.one(image),
         image=image,
         asked=asked,
+        deleted=_is_deleted(service, image),
         facts=_facts(service, image),
         again=asked and generate_link(asked, seed=image.seed),
         same_weights=card is not None and card.fingerprint == image.record.get("model_sha256"),
@@ -98,10 +103,8 @@ def _facts(service: Service, image: StoredImage) -> Mapping[str, Any]:
     """What is known of how the picture was made, from its record and its job."""
     record = image.record
     job = None
-    try:
+    with suppress(NotFound):  # forgotten after its time; the picture keeps its own record
         job = service.store.jobs.get(image.job_id)
-    except IzografError:
-        pass  # forgotten after its time; the picture keeps its own record
     environment = record.get("environment", {})
     return {
         "attempt": job.attempt if job else None,
@@ -113,6 +116,12 @@ def _facts(service: Service, image: StoredImage) -> Mapping[str, Any]:
         "pixels_sha256": str(record.get("pixels_sha256", "")),
         "file_sha256": image.sha256,
     }
+
+
+def _is_deleted(service: Service, image: StoredImage) -> bool:
+    wanted = ImageFilter(job_id=image.job_id, deleted=True)
+    deleted = service.store.images.list_images(wanted, limit=MAX_LIMIT).items
+    return any(one.id == image.id for one in deleted)
 
 
 def _card(service: Service, image: StoredImage) -> ModelCard | None:
@@ -245,9 +254,9 @@ def change(
     image = visible_image(service, identity, image_id)
     owner, images = identity.visible_owner, service.store.images
     if action == "delete":
-        images.delete([image.id], owner=owner)
+        delete_images(service, identity, [image.id])
         return see(f"/gallery?undo={image.id}")
-    elif action == "restore":
+    if action == "restore":
         images.restore([image.id], owner=owner)
     elif action == "add":
         target = chosen_collection(service, identity, to_collection, new_collection)
@@ -256,5 +265,3 @@ def change(
     else:
         raise InvalidInput(f"A picture cannot be changed by {action[:40]!r}.")
     return see(f"/images/{image.id}")
-
-

@@ -1,4 +1,4 @@
-"""A stored picture as pages show it: the condition in the reader's language, its links, its size."""
+"""A stored picture as pages show it: the condition in the reader's language, and its links."""
 
 from __future__ import annotations
 
@@ -120,15 +120,14 @@ def visible_image(service: Service, identity: Identity, image_id: str) -> Stored
 
 def generate_link(asked: GenerationRequest, *, seed: int, num_images: int = 1) -> str:
     """The address of the form that makes pictures, filled in with these settings."""
-    condition = {"class": asked.condition["class"]} if "class" in asked.condition else {}
-    options = {f"options.{name}": option_text(value) for name, value in asked.options.items()}
-    fields: dict[str, Any] = {"model": asked.model} | condition
-    return "/?" + urlencode(fields | {"seed": seed, "num_images": num_images} | options)
+    from izograf.service.pages.composer import ANY, PREFIX, plain  # it shows models, as we do
 
-
-def option_text(value: Any) -> str:
-    """An option's value as a form sends it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    options = {f"{PREFIX}{name}": plain(value) for name, value in asked.options.items()}
+    fields: dict[str, Any] = {
+        "model": asked.model, "class": asked.condition.get("class", ANY), "seed": seed,
+        "number": num_images,
+    }  # fmt: skip
+    return "/?" + urlencode(fields | options)
 
 
 def class_words(cards: Sequence[ModelCard], language: str) -> Mapping[str, str]:

@@ -19,7 +19,7 @@ from izograf import __version__
 from izograf.schema.job import StoredImage
 from izograf.schema.labels import LANGUAGES
 from izograf.service.access import Identity, identity_of
-from izograf.service.context import Service, service_of
+from izograf.service.context import Service
 from izograf.service.pages import i18n
 from izograf.store.accounts import Role
 
@@ -174,9 +174,7 @@ def class_word(context: Context, model: str, label: str) -> str:
 def strings(context: Context, *prefixes: str) -> Markup:
     """The texts below `prefixes` for scripts, as a block of data that no browser executes."""
     translate: i18n.Translator = context["t"]
-    content = json.dumps(
-        translate.below(*prefixes), ensure_ascii=False
-    )
+    content = json.dumps(translate.below(*prefixes), ensure_ascii=False)
     safe = content.replace("<", "\\u003c").replace("&", "\\u0026")
     return Markup('<script type="application/json" data-strings>{}</script>').format(Markup(safe))
 
@@ -198,7 +196,9 @@ def _may(identity: Identity | None, role: str) -> bool:
 
 
 def _is_below(path: str, url: str) -> bool:
-    return path == url if url == "/" else path == url or path.startswith(f"{url}/")
+    if url == "/":
+        return path in ("/", "/generate")
+    return path == url or path.startswith(f"{url}/")
 
 
 def _remember(request: Request, response: HTMLResponse) -> None:

@@ -59,7 +59,7 @@ async function submit() {
     });
     form.querySelector("[data-form-error]").replaceChildren();
     document.querySelector("[data-first]")?.remove();
-    jobs.prepend(await fragment(`/jobs/${job.id}/card`));
+    jobs.querySelector("h2").after(await fragment(`/jobs/${job.id}/card`));
     if (!seed.locked) seed.roll();
   } catch (error) {
     if (error.status === 422 || error.status === 404) { form.submit(); return; }
@@ -165,6 +165,7 @@ document.addEventListener("drop", (event) => {
 
 if (form) {
   addSliders(form);
+  form.querySelector("[aria-invalid=true]")?.focus();
   form.querySelector("[data-reset]")?.addEventListener("click", (event) => {
     event.preventDefault();
     reset();

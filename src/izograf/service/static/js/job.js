@@ -116,7 +116,7 @@ class Job extends HTMLElement {
     const text = [...word.childNodes].find((node) => node.nodeType === Node.TEXT_NODE);
     if (text && text.data !== state) text.data = state;
     const running = state === t("generate.js.running");
-    word.className = `status status-${running ? "running" : "queued"}`;
+    word.className = `live-status status status-${running ? "running" : "queued"}`;
     if (running) clearInterval(this.watching);
     const rest = place.querySelector(".status + span");
     if (rest.textContent.trim() !== detail) rest.textContent = detail;

@@ -30,7 +30,10 @@ function replaceSection(page, id) {
 
 async function readAgain(id) {
   const response = await fetch(location.href, { headers: { Accept: "text/html" } });
-  if (!response.ok) return;
+  if (!response.ok) {
+    toast(t("common.js.failed", { reason: response.statusText }));
+    return;
+  }
   replaceSection(new DOMParser().parseFromString(await response.text(), "text/html"), id);
 }
 

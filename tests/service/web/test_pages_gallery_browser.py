@@ -1,0 +1,91 @@
+"""The same pages with scripts, in the system's Chromium: keys, live results, axe (promise P17)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from pages_support import browser, chromium, make_pictures, serious
+
+from izograf.schema.job import StoredImage
+from izograf.service.context import Service
+
+
+@pytest.fixture
+def pictures(service: Service) -> Sequence[StoredImage]:
+    with browser(service) as page:
+        return make_pictures(service, page, count=6)
+
+
+@pytest.mark.parametrize(("language", "light"), [("en", "light"), ("ru", "dark")])
+def test_p17_axe_finds_nothing_serious(
+    service: Service, pictures: Sequence[StoredImage], language: str, light: str
+) -> None:
+    collection = service.store.collections.create("local", "North")
+    service.store.collections.add("local", collection.id, [pictures[0].id])
+    paths = (
+        "/gallery", "/gallery?q=whale", "/gallery?deleted=1", "/collections", "/compare", "/models",
+        "/models/scenes", "/models/scenes-judge", f"/images/{pictures[0].id}",
+    )  # fmt: skip
+    with chromium(service, locale=language, color_scheme=light) as page:
+        found = {}
+        for path in paths:
+            page.goto(path)
+            found[path] = serious(page)
+        assert found == {path: [] for path in paths}
+
+
+def test_p17_pages_fit_a_phone(service: Service, pictures: Sequence[StoredImage]) -> None:
+    paths = ("/gallery", "/collections", "/compare", "/models", "/models/scenes",
+             f"/images/{pictures[0].id}")  # fmt: skip
+    with chromium(service, locale="ru", viewport={"width": 360, "height": 740}) as page:
+        for path in paths:
+            page.goto(path)
+            wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert page.evaluate(wide) <= 0, path
+
+
+@pytest.mark.usefixtures("pictures")
+def test_p17_the_gallery_by_keyboard_alone(service: Service) -> None:
+    with chromium(service) as page:
+        page.goto("/gallery")
+        for key in ("ArrowRight", "f"):
+            page.keyboard.press(key)
+        page.wait_for_selector('[data-favourite][aria-pressed="true"]')
+        for key in ("x", "ArrowRight", "ArrowRight", "Shift+X"):
+            page.keyboard.press(key)
+        assert page.inner_text("[data-count]") == "3 chosen"
+        page.keyboard.press("Delete")
+        page.wait_for_selector(".toast button")
+        assert page.locator("[data-picture]").count() == 3
+        page.click(".toast button")
+        page.wait_for_function("document.querySelectorAll('[data-picture]').length === 6")
+        page.keyboard.press("Space")
+        assert page.locator("#viewer").is_visible()
+        page.keyboard.press("Escape")
+        with page.expect_download() as download:
+            page.keyboard.press("d")
+        assert download.value.suggested_filename.startswith("mountain-")
+        page.keyboard.press("/")
+        assert page.evaluate("document.activeElement.type") == "search"
+    assert sum(image.favourite for image in service.store.images.list_images().items) == 1
+
+
+def test_p17_verify_and_a_strip_arrive_live(
+    service: Service, pictures: Sequence[StoredImage]
+) -> None:
+    with chromium(service) as page:
+        page.goto(f"/images/{pictures[0].id}")
+        page.focus("#verify form button")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".verdict-bit-exact")
+        page.select_option("[name=to_class]", "sea")
+        page.fill("[name=frames]", "5")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("iz-strip input")
+        page.focus("iz-strip input")
+        page.keyboard.press("ArrowRight")
+        assert page.inner_text(".strip-said") == "Frame 2 of 5"
+        assert page.locator(".verdict-bit-exact").count() == 1, "the other section stays"
+        page.reload()
+        assert page.locator("iz-strip input").count() == 1, "the address carries what was made"
