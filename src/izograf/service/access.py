@@ -66,7 +66,7 @@ class Needs:
     def __init__(self, role: Role) -> None:
         self.role = role
 
-    def __call__(self, request: Request) -> Identity:
+    async def __call__(self, request: Request) -> Identity:
         identity = identity_of(request)
         if identity is None:
             raise Unauthorised("Log in, or send an API key: Authorization: Bearer <key>.")

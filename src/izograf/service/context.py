@@ -46,7 +46,7 @@ class Service:
     login_attempts: LoginAttempts = field(default_factory=LoginAttempts)
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:
     """The service this request came to."""
     return cast(Service, request.app.state.service)
 

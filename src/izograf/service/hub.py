@@ -1,7 +1,8 @@
 """Tells the listeners of jobs that something happened, with one question to the store for all.
 
-The store is the truth and may be written by other processes, so the hub asks it, a few times a
-second and only while somebody listens: how far has each job with a listener come?
+The store is the truth, so the hub asks it, and only while somebody listens: how far has each job
+with a listener come? It asks when this process wrote something (`nudge`), and now and then besides,
+because other processes may write as well.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from izograf.schema.errors import StorageError
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.1
-FEW = 4  # listeners
+POLL_SECONDS = 0.25
+REST_SECONDS = 0.001  # for each listener, between two questions: a question for all costs the same
+LONGEST_REST = 0.1
 
 LastEvents = Callable[[Sequence[str]], Mapping[str, int]]
 """Job identifiers -> number of each job's last event (`JobStore.last_events`)."""
@@ -41,7 +43,15 @@ class EventHub:
         self._seen: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
         self._reads: dict[Hashable, asyncio.Task[Any]] = {}
+        self._nudged = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.closing = False
+
+    def nudge(self) -> None:
+        """Says that something was written; may be called from any thread."""
+        if self._loop is not None and self._listeners:
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                self._loop.call_soon_threadsafe(self._nudged.set)
 
     @asynccontextmanager
     async def listen(self, job_id: str) -> AsyncIterator[asyncio.Event]:
@@ -49,6 +59,7 @@ class EventHub:
         changed = asyncio.Event()
         self._listeners[job_id].add(changed)
         if not self.closing and (self._task is None or self._task.done()):
+            self._loop, self._nudged = asyncio.get_running_loop(), asyncio.Event()
             self._task = asyncio.create_task(self._watch(), name="event-hub")
         try:
             yield changed
@@ -97,13 +108,14 @@ class EventHub:
 
     async def _watch(self) -> None:
         while self._listeners:
+            self._nudged.clear()
             for job_id, number in (await self._ask()).items():
                 if self._seen.get(job_id) != number and job_id in self._listeners:
                     self._seen[job_id] = number
                     for changed in self._listeners[job_id]:
                         changed.set()
-            # a question costs the same for one as for a hundred: a few may hear sooner
-            await asyncio.sleep(self._poll_seconds * min(1.0, self.num_listeners / FEW))
+            await asyncio.sleep(min(LONGEST_REST, REST_SECONDS * self.num_listeners))
+            await set_within(self._nudged, self._poll_seconds)
 
     async def _ask(self) -> Mapping[str, int]:
         try:
@@ -113,3 +125,13 @@ class EventHub:
         except Exception:
             log.exception("The hub met an error of its own; it goes on.")
         return {}
+
+
+async def set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Whether the event was, or came to be, set within `seconds`."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -146,12 +146,20 @@ def _gauge(name: str, text: str, rows: Sequence[tuple[Mapping[str, str], float]]
 
 
 class WatchedQueue(JobQueue):
-    """The dispatcher's queue, which also counts and logs how jobs fare."""
+    """The dispatcher's queue, which also counts and logs how jobs fare.
+
+    `on_change` is called after whatever a listener may want to hear of.
+    """
 
     def __init__(
-        self, queue: JobQueue, metrics: Metrics, clock: Callable[[], float] = time.time
+        self,
+        queue: JobQueue,
+        metrics: Metrics,
+        on_change: Callable[[], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._queue, self._metrics, self._clock = queue, metrics, clock
+        self._on_change = on_change
         self._models: dict[str, str] = {}  # of the jobs that are being computed
 
     def requeue_running(self) -> object:
@@ -166,6 +174,7 @@ class WatchedQueue(JobQueue):
                 self._metrics.queue_wait.observe(waited)
             self._models[job.id] = job.request.model
             _log(job.id, "job started", attempt=attempt, owner=job.owner, waited=round(waited, 3))
+            self._on_change()
         return claimed
 
     def get(self, job_id: str) -> Job:
@@ -180,7 +189,9 @@ class WatchedQueue(JobQueue):
     def record_step(
         self, job_id: str, attempt: int, step: int, num_steps: int, preview: bytes | None = None
     ) -> bool:
-        return self._queue.record_step(job_id, attempt, step, num_steps, preview)
+        kept = self._queue.record_step(job_id, attempt, step, num_steps, preview)
+        self._on_change()
+        return kept
 
     def finish(
         self,
@@ -210,6 +221,7 @@ class WatchedQueue(JobQueue):
         status = self._queue.worker_died(job_id, attempt, reason)
         self._metrics.deaths.inc()
         _log(job_id, "worker died", attempt=attempt, reason=reason, status=status)
+        self._on_change()
         if status is Status.DEAD:
             self._ended(True, job_id, attempt, Status.DEAD)
         return status
@@ -219,6 +231,7 @@ class WatchedQueue(JobQueue):
         self._models.pop(job_id, None)
         if kept:
             _log(job_id, "job handed back", attempt=attempt)
+            self._on_change()
         return kept
 
     def _ended(
@@ -230,6 +243,7 @@ class WatchedQueue(JobQueue):
             return
         self._metrics.ended.labels(str(status), model).inc()
         _log(job_id, "job ended", attempt=attempt, status=str(status), **facts)
+        self._on_change()
 
 
 def _log(job_id: str, event: str, **facts: object) -> None:

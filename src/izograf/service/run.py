@@ -49,11 +49,10 @@ def running_service(
         store.jobs.recover()
         metrics = Metrics()
         running = engine or make_engine(settings)
-        dispatcher = Dispatcher(WatchedQueue(store.jobs, metrics), store.images, running)
-        service = Service(
-            settings, store, Catalogue(), running, dispatcher, EventHub(store.jobs.last_events),
-            metrics=metrics,
-        )  # fmt: skip
+        hub = EventHub(store.jobs.last_events)
+        queue = WatchedQueue(store.jobs, metrics, hub.nudge)
+        dispatcher = Dispatcher(queue, store.images, running)
+        service = Service(settings, store, Catalogue(), running, dispatcher, hub, metrics=metrics)
         metrics.watch(service)
         housekeeper = Housekeeper(store, settings, metrics)
         dispatcher.start()

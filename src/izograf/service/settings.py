@@ -65,7 +65,7 @@ class ServiceSettings(BaseSettings):
     jobs_per_minute: int = Field(120, ge=1)
     max_body_bytes: int = Field(1 * MIB, ge=1024)
     max_upload_bytes: int = Field(20 * MIB, ge=1024)
-    max_upload_pixels: int = Field(40_000_000, ge=1)
+    max_upload_pixels: int = Field(16_000_000, ge=1)
     max_upload_frames: int = Field(1, ge=1)
 
     grace_seconds: float = Field(20.0, ge=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -15,27 +14,15 @@ from typing import Any
 
 import pytest
 from store_postgres import Server, reason_to_skip, running_server
+from store_support import KINDS, Clock, seeded_ids
 
 from izograf.schema.request import GenerationRequest
 from izograf.store.database import Database, sqlite_url
-from izograf.store.ids import Ids
 from izograf.store.migrate import upgrade
 from izograf.store.open import Store, open_store
 from izograf.store.tables import metadata
 
-KINDS = ("sqlite", "postgresql")
 Call = Callable[..., dict[str, Any]]
-
-
-class Clock:
-    """A clock that ticks a millisecond whenever it is read, and jumps when told."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        self.now += 0.001
-        return self.now
 
 
 @pytest.fixture(scope="session")
@@ -149,10 +136,6 @@ def zygote() -> Iterator[Call]:
 
         yield call
         sending.close()
-
-
-def seeded_ids(clock: Clock) -> Ids:
-    return Ids(clock, random.Random(0).randbytes)
 
 
 @pytest.fixture

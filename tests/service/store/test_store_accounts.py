@@ -6,8 +6,8 @@ import dataclasses
 from hashlib import sha256
 
 import pytest
+from store_support import Clock
 
-from conftest import Clock
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import Conflict, InvalidInput, NotFound
 from izograf.store.accounts import Role

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from store_fixture import ORDER, check, populate
 from store_postgres import Server
+from store_support import KINDS, Clock
 
-from conftest import KINDS, Clock
 from izograf.schema.errors import Conflict, InvalidInput, NotFound, StorageError
 from izograf.store import backup as backup_module
 from izograf.store.backup import backup, restore_backup

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from store_support import Clock, seeded_ids
 
-from conftest import Clock, seeded_ids
 from izograf.schema.request import GenerationRequest
 from izograf.store import lines
 from izograf.store.open import Store, open_store

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from store_support import Clock
 
-from conftest import Clock
 from izograf.schema.errors import Conflict, InvalidInput, NotFound, StorageError
 from izograf.schema.job import StoredImage
 from izograf.schema.request import GenerationRequest

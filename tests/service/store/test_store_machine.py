@@ -21,8 +21,8 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from store_support import Clock, seeded_ids
 
-from conftest import Clock, seeded_ids
 from izograf.schema.errors import Conflict
 from izograf.schema.job import MAX_ATTEMPTS, Status
 from izograf.schema.request import GenerationRequest

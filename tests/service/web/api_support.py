@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi.testclient import TestClient
+from web_support import wait_until_ended
 
-from conftest import wait_until_ended
 from izograf.engine.fake import Fault, FaultKind, FaultPlan
 from izograf.service.auth_secrets import digest, make_key
 from izograf.service.context import Service

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from api_support import live
 from fastapi.testclient import TestClient
+from web_support import wait_until_ended
 
-from conftest import wait_until_ended
 from izograf.schema.job import StoredImage
 from izograf.schema.request import GenerationRequest
 from izograf.service import orders

@@ -24,8 +24,8 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from web_support import MakeService
 
-from conftest import MakeService
 from izograf.engine.fake import FakeEngine
 from izograf.service.access import declared_routes
 from izograf.service.app import create_app

@@ -19,8 +19,8 @@ from api_support import Live, assert_problem, live, submit
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from web_support import MakeService, wait_until_ended
 
-from conftest import MakeService, wait_until_ended
 from izograf.engine.fake import FakeEngine
 from izograf.schema.request import GenerationRequest
 from izograf.service.api import events as events_module

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from api_support import assert_problem, key_of, made
 from fastapi.testclient import TestClient
+from web_support import MakeService, wait_until_ended
 
-from conftest import MakeService, wait_until_ended
 from izograf.schema.job import StoredImage
 from izograf.service.api.archive import file_stem, zipped
 from izograf.service.api.images import disposition, matches

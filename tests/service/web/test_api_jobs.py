@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from api_support import MOUNTAIN, always, assert_problem, key_of, made, order, submit
 from fastapi.testclient import TestClient
+from web_support import MakeService, wait_until_ended
 
-from conftest import MakeService, wait_until_ended
 from izograf.engine.fake import FakeEngine
 from izograf.service.app import create_app
 from izograf.service.context import Service

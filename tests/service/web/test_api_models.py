@@ -13,8 +13,8 @@ from api_support import MOUNTAIN, assert_problem, made, submit
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
+from web_support import wait_until_ended
 
-from conftest import wait_until_ended
 from izograf.schema.errors import InvalidInput
 from izograf.schema.labels import ClassLabel
 from izograf.service.catalogue import Catalogue

@@ -13,8 +13,8 @@ import openai
 import pytest
 from api_support import always, key_of, live
 from fastapi.testclient import TestClient
+from web_support import MakeService
 
-from conftest import MakeService
 from izograf.engine.fake import FakeEngine
 from izograf.schema.job import Status
 from izograf.service.app import create_app

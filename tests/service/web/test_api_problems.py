@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from api_support import assert_problem, order
 from fastapi.testclient import TestClient
+from web_support import MakeService
 
-from conftest import MakeService
 from izograf.schema.errors import QueueFull, StoreUnavailable
 from izograf.service import problems
 from izograf.service.app import create_app

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,11 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from izograf.engine.fake import FakeEngine, Fault
+from izograf.schema.labels import ClassLabel
+from izograf.schema.library import Listed
+from izograf.schema.options import OptionSpec
 from izograf.service.app import create_app
+from izograf.service.catalogue import Catalogue
 from izograf.service.context import Service
 from izograf.service.run import running_service
 from izograf.service.settings import ServiceSettings
@@ -201,6 +206,39 @@ def test_error_pages(browser: TestClient, path: str, status: int) -> None:
     assert answer.status_code == status
     assert "Здесь ничего нет" in answer.text
     assert "Traceback" not in answer.text
+
+
+def test_a_model_of_a_kind_never_seen(service: Service) -> None:
+    """Options without a text of their own, and more classes than fit on chips."""
+    scenes = next(card for card in service.catalogue.generators() if card.name == "scenes")
+    options = (
+        OptionSpec("warm_glow", "boolean", True, "a warmer light"),
+        OptionSpec("pen", "choice", "b", "what it draws with", choices=tuple("abcdef")),
+        OptionSpec("grain_size", "number", 0.5),
+    )
+    many = tuple(ClassLabel(f"thing {i}") for i in range(40))
+    strange = replace(scenes, name="strange", options=options, classes=many)
+    plain = replace(scenes, name="plain", options=(), classes=(), conditions=())
+    listed = [Listed(card.name, Path("nowhere"), False, card) for card in (strange, plain)]
+    app = create_app(replace(service, catalogue=Catalogue(lambda: listed)))
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        client.headers.update({"Accept": "text/html", "Accept-Language": "en", **SAME_SITE})
+        page = client.get("/?model=strange").text
+        assert "Warm glow" in page
+        assert "A warmer light." in page
+        assert 'list="classes"' in page
+        assert "This model has nothing to choose." in client.get("/?model=plain").text
+        form = {"model": "strange", "class": "thing 7", "number": "1", "seed": "1"}
+        wrong = client.post("/generate", data=form | {"option.pen": "z", "class": "thing"})
+        assert wrong.status_code == 422
+        assert "2 fields need a look" in wrong.text
+
+
+def test_no_model_at_all(service: Service) -> None:
+    app = create_app(replace(service, catalogue=Catalogue(list)))
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        page = client.get("/", headers={"Accept-Language": "ru"}).text
+    assert "пока нет модели" in page
 
 
 def test_no_page_has_inline_code_or_style(browser: TestClient) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 from pages_support import browser, job_in, make_pictures, pictures_on
+from web_support import MakeService, wait_until_ended
 
-from conftest import MakeService, wait_until_ended
 from izograf.engine.fake import FakeEngine
 from izograf.schema.library import SAMPLES, ZOO, read_card
 from izograf.service.catalogue import Catalogue

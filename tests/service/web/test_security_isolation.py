@@ -8,8 +8,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from security_support import NOTHING, OPEN_SETTINGS, add_people, client_of, filled, paths_of
+from web_support import wait_until_ended
 
-from conftest import wait_until_ended
 from izograf.service.app import create_app
 from izograf.service.context import Service
 

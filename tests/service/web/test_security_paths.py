@@ -16,8 +16,8 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from security_support import client_of
+from web_support import wait_until_ended
 
-from conftest import wait_until_ended
 from izograf.schema.errors import NotFound
 from izograf.service.app import create_app
 from izograf.service.context import Service

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from security_support import client_of
+from web_support import wait_until_ended
 
-from conftest import wait_until_ended
 from izograf.service import uploads
 from izograf.service.app import create_app
 from izograf.service.uploads import UnusablePicture, UploadLimits, read_upload, with_text

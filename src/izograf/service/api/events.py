@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -13,6 +12,7 @@ from izograf.schema.errors import IzografError
 from izograf.schema.job import EventKind, JobEvent
 from izograf.service.api.views import moment
 from izograf.service.context import Service
+from izograf.service.hub import set_within
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ async def stream_events(
                 after = event.number
             if events and events[-1].kind in FINAL:
                 return
-            if len(events) < AT_ONCE and not await _set_within(changed, heartbeat_seconds):
+            if len(events) < AT_ONCE and not await set_within(changed, heartbeat_seconds):
                 yield _HEARTBEAT
 
 
@@ -84,14 +84,5 @@ async def wait_until_ended(service: Service, job_id: str) -> bool:
                 return True
             after = events[-1].number if events else after
             if len(events) < AT_ONCE:
-                await _set_within(changed, HEARTBEAT_SECONDS)
+                await set_within(changed, HEARTBEAT_SECONDS)
     return False
-
-
-async def _set_within(changed: asyncio.Event, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            await changed.wait()
-    except TimeoutError:
-        return False
-    return True
