@@ -127,6 +127,13 @@ class LocalEngine:
         per_worker = self._settings.batch_size if self._settings.mix_requests else 1
         return PREFETCH * per_worker * len(self._slots)
 
+    def start(self) -> None:
+        """Starts every worker now, so that the first job need not wait for it."""
+        with self._changed:
+            for slot in self._slots:
+                if slot.process is None:
+                    self._start(slot)
+
     def submit(self, job: Job, attempt: int, inputs: Mapping[str, bytes] = NO_INPUTS) -> None:
         with self._changed:
             if self._closing:
@@ -176,6 +183,7 @@ class LocalEngine:
                     models=slot.state.models,
                     memory_bytes=slot.state.memory_bytes,
                     jobs_done=slot.jobs_done,
+                    starting=slot.process is not None and not slot.ready,
                 )
                 for slot in self._slots
             )

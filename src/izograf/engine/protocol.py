@@ -93,7 +93,7 @@ EngineEvent = Started | Stepped | Finished | Failed | Stopped | WorkerDied
 
 @dataclass(frozen=True)
 class WorkerHealth:
-    """One worker as an operator sees it."""
+    """One worker as an operator sees it; `starting` while it is not yet ready for its first job."""
 
     name: str
     device: str
@@ -102,6 +102,7 @@ class WorkerHealth:
     models: tuple[str, ...]
     memory_bytes: int
     jobs_done: int
+    starting: bool = False
 
 
 class Engine(Protocol):

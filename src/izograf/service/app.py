@@ -111,7 +111,8 @@ def _answer(
 ) -> Response:
     """A page for a browser that asked for a page, an error document for everybody else."""
     if wants_page(request):
-        return pages.error_page(request, status, code, detail)
+        # without an error of ours the sentence repeats in English what the page says anyway
+        return pages.error_page(request, status, code, detail if error is not None else "")
     if error is not None:
         return problems.refusal_of(request.scope["path"], error)
     return problems.refusal(request.scope["path"], status, code, detail)

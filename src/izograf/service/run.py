@@ -68,10 +68,10 @@ def database_url(settings: ServiceSettings) -> str:
 
 
 def make_engine(settings: ServiceSettings) -> Engine:
-    """The engine that the settings name."""
+    """The engine that the settings name, its workers starting."""
     if settings.engine == "fake":
         return FakeEngine()
-    return LocalEngine(
+    engine = LocalEngine(
         LocalSettings(
             devices=settings.devices,
             precision=settings.precision,
@@ -81,6 +81,8 @@ def make_engine(settings: ServiceSettings) -> Engine:
             max_memory_bytes=settings.max_memory_bytes,
         )
     )
+    engine.start()
+    return engine
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from engine_support import Clock, MemoryPictures, MemoryQueue, make_job
 from izograf.engine.dispatcher import Dispatcher, DispatcherSettings
 from izograf.engine.fake import FakeEngine, Fault, FaultPlan, no_faults
 from izograf.engine.protocol import Failed
-from izograf.schema.job import EventKind, Job, Status
+from izograf.schema.job import MAX_ATTEMPTS, EventKind, Job, Status
 
 
 class Service:
@@ -126,6 +126,20 @@ def test_p2_a_job_whose_worker_dies_once_is_run_again_at_once() -> None:
     assert service.queue.kinds(job.id).count(EventKind.RETRIED) == 1
 
 
+def test_p2_a_job_that_kills_the_service_before_its_first_step_is_charged_and_no_other() -> None:
+    service, poison, waiting = Service(), make_job(1), make_job(2)
+    service.submit(poison, waiting)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        service.turn()
+        assert service.engine.submitted == [(poison.id, attempt), (waiting.id, attempt)]
+        service.boot()  # nobody said goodbye
+    service.run()
+    assert service.queue.status(poison.id) is Status.DEAD
+    assert EventKind.STEP not in service.queue.kinds(poison.id)
+    assert service.queue.rows[waiting.id].deaths == 0
+    assert service.queue.status(waiting.id) is Status.DONE
+
+
 @pytest.mark.parametrize("checked", [True, False])
 def test_p3_a_worker_that_wakes_late_changes_nothing(checked: bool) -> None:
     """Without the attempt check of the store, the control, there would be two results."""
@@ -178,6 +192,38 @@ def test_p4_cancel_of_a_waiting_job_never_starts_it() -> None:
     service.run()
     assert service.queue.status(second.id) is Status.CANCELLED
     assert EventKind.STEP not in service.queue.kinds(second.id)
+
+
+def test_p4_cancel_does_not_wait_for_the_dispatchers_turn() -> None:
+    """Its turn may be waiting for the store."""
+    service, job = Service(), make_job(1)
+    service.submit(job)
+    for _ in range(3):
+        service.turn()
+    assert service.engine.health()[0].busy
+    service.cancel(job.id)
+    assert not service.engine.health()[0].busy
+
+
+def test_p4_cancel_between_the_claim_and_the_engine_is_not_lost() -> None:
+    service = Service(settings=DispatcherSettings(cancel_seconds=1e9))
+    service.turn()  # has looked into the store, and will not look again
+    claim_next = service.queue.claim_next
+
+    def claim_and_cancel() -> tuple[Job, int] | None:
+        claimed = claim_next()
+        if claimed is not None:
+            service.cancel(claimed[0].id)
+        return claimed
+
+    service.queue.claim_next = claim_and_cancel  # type: ignore[method-assign]
+    job = make_job(1)
+    service.submit(job)
+    service.turn()
+    assert service.engine.submitted == [(job.id, 1)]
+    assert not service.engine.health()[0].busy, "stopped before its first step"
+    service.run()
+    assert service.queue.kinds(job.id)[-1] is EventKind.CANCELLED
 
 
 @pytest.mark.parametrize(("kind", "code"), [("error", "InternalError"), ("oom", "OutOfMemory")])
@@ -298,7 +344,7 @@ def test_the_thread_takes_jobs_cancels_and_stops() -> None:
         from engine_support import wait_for
 
         jobs = [make_job(n) for n in range(8)]
-        slow = make_job(9, num_inference_steps=100_000)
+        slow = make_job(9, num_inference_steps=10**7)  # hours
         for job in (*jobs, slow):
             queue.submit(job)
             dispatcher.wake()

@@ -343,7 +343,12 @@ def program(tmp_path: Path) -> Iterator[Program]:
         script = tmp_path / "service.py"
         script.write_text(SCRIPT.format(folder=str(Path(__file__).parent), then=then))
         process = subprocess.Popen(
-            [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, start_new_session=True
+            [sys.executable, str(script)],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            # a suite that was started in a shell's background passes on that SIGINT is ignored
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
         assert process.stdout is not None

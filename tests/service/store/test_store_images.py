@@ -10,10 +10,18 @@ from pathlib import Path
 import pytest
 from store_support import Clock
 
-from izograf.schema.errors import Conflict, InvalidInput, NotFound, StorageError
+from izograf.schema.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    StorageError,
+    StoreUnavailable,
+)
 from izograf.schema.job import StoredImage
 from izograf.schema.request import GenerationRequest
-from izograf.store.images import ImageFilter
+from izograf.store.database import Database
+from izograf.store.images import ImageFilter, ImageStore
+from izograf.store.jobs import JobStore
 from izograf.store.open import Store
 
 Request = Callable[..., GenerationRequest]
@@ -201,6 +209,27 @@ def test_the_sweep_respects_rows_and_the_grace_time(
     assert store.images.sweep(grace=3600) == 1
     assert not store.files.exists(staged.sha256)
     assert store.files.exists(shown.sha256)
+
+
+def test_p3_the_sweep_and_whoever_names_a_file_wait_for_each_other(
+    store: Store, impatient: Database, request_for: Request
+) -> None:
+    """Else a file is deleted after it was found to be there and before its row is."""
+    order, sent = request_for(), {"picture": store.files.write(b"sent in")}
+    job = store.jobs.submit("ann", "generate", order)
+    store.jobs.claim_next()
+    staged = store.images.stage(job, seed=0, png=b"staged", width=1, height=1, record={})
+    jobs, images = JobStore(impatient, store.files), ImageStore(impatient, store.files)
+    for sweeps, waiting in (
+        (True, lambda: jobs.finish(job.id, 1, [staged])),
+        (True, lambda: jobs.submit("ann", "verify", order, inputs=sent)),
+        (False, images.sweep),
+    ):
+        with store.database.engine.begin() as connection:
+            store.files.lock(store.database, connection, shared=not sweeps)
+            with pytest.raises(StoreUnavailable, match="locked"):
+                waiting()
+    assert jobs.finish(job.id, 1, [staged])
 
 
 def test_pictures_of_equal_content_share_a_file(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from pages_support import browser, chromium, make_pictures, serious
+from pages_support import browser, chromium, make_pictures
 
 from izograf.schema.job import StoredImage
 from izograf.service.context import Service
@@ -15,34 +15,6 @@ from izograf.service.context import Service
 def pictures(service: Service) -> Sequence[StoredImage]:
     with browser(service) as page:
         return make_pictures(service, page, count=6)
-
-
-@pytest.mark.parametrize(("language", "light"), [("en", "light"), ("ru", "dark")])
-def test_p17_axe_finds_nothing_serious(
-    service: Service, pictures: Sequence[StoredImage], language: str, light: str
-) -> None:
-    collection = service.store.collections.create("local", "North")
-    service.store.collections.add("local", collection.id, [pictures[0].id])
-    paths = (
-        "/gallery", "/gallery?q=whale", "/gallery?deleted=1", "/collections", "/compare", "/models",
-        "/models/scenes", "/models/scenes-judge", f"/images/{pictures[0].id}",
-    )  # fmt: skip
-    with chromium(service, locale=language, color_scheme=light) as page:
-        found = {}
-        for path in paths:
-            page.goto(path)
-            found[path] = serious(page)
-        assert found == {path: [] for path in paths}
-
-
-def test_p17_pages_fit_a_phone(service: Service, pictures: Sequence[StoredImage]) -> None:
-    paths = ("/gallery", "/collections", "/compare", "/models", "/models/scenes",
-             f"/images/{pictures[0].id}")  # fmt: skip
-    with chromium(service, locale="ru", viewport={"width": 360, "height": 740}) as page:
-        for path in paths:
-            page.goto(path)
-            wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-            assert page.evaluate(wide) <= 0, path
 
 
 @pytest.mark.usefixtures("pictures")

@@ -152,6 +152,7 @@ class Worker(BaseModel):
     models: list[str]
     memory_bytes: int
     jobs_done: int
+    starting: bool
 
 
 class ServiceStatus(BaseModel):

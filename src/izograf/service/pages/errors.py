@@ -26,7 +26,7 @@ def page(request: Request, status: int, code: str, detail: str) -> Response:
         )  # fmt: skip
     except Exception:
         log.exception("The error page failed.")
-        return PlainTextResponse(detail, status)
+        return PlainTextResponse(detail or code, status)
 
 
 def _kind(request: Request, status: int) -> str:

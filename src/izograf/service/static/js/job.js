@@ -29,7 +29,12 @@ class Job extends HTMLElement {
   follow(after) {
     this.last = after;
     this.source = new EventSource(`${this.url}/events${after ? `?after=${after}` : ""}`);
-    this.source.onopen = () => { this.wait = 500; connection(false); };
+    this.source.onopen = () => {
+      clearTimeout(this.timer);
+      this.timer = null;
+      this.wait = 500;
+      connection(false);
+    };
     this.source.onerror = () => this.broken();
     for (const kind of ["queued", "started", "step", "preview", "retried", ...FINAL]) {
       this.source.addEventListener(kind, (event) => this.happened(kind, event));
@@ -40,8 +45,7 @@ class Job extends HTMLElement {
   async broken() {
     if (this.source.readyState === EventSource.CONNECTING) {
       if (!navigator.onLine) connection(true);
-      clearTimeout(this.timer);
-      this.timer = setTimeout(() => this.look(), 3000);
+      this.timer ??= setTimeout(() => { this.timer = null; this.look(); }, 2000);
       return;
     }
     this.wait = Math.min((this.wait ?? 500) * 2, 15000);
