@@ -23,13 +23,15 @@ Connect = Callable[[Service], TestClient]
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    """Where the log goes; pytest's own handlers come back at the end."""
+    """Where the log goes. pytest puts its own handlers back with each phase of a test."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    level, target = root.level, io.StringIO()
     for name in ("httpx", "httpx2"):  # the clients of these tests live in the same process
         logging.getLogger(name).setLevel(logging.WARNING)
-    yield io.StringIO()
-    root.handlers[:] = handlers
+    yield target
+    for handler in root.handlers[:]:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is target:
+            root.removeHandler(handler)
     root.setLevel(level)
     structlog.contextvars.clear_contextvars()
 
