@@ -6,12 +6,13 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
 from izograf import __version__
 from izograf.cli.app import app, load_verbs
 
 load_verbs()
-VERBS = sorted(str(command.callback.__name__) for command in app.registered_commands)
+VERBS = sorted(typer.main.get_command(app).commands)
 
 HEAVY = """
 import sys
@@ -40,6 +41,7 @@ def test_help_of_a_verb_says_what_it_does(verb, izograf) -> None:
 
 def test_the_promised_verbs_are_there() -> None:
     promised = {"generate", "verify", "train", "evaluate", "models", "recipes", "doctor", "sheet"}
+    promised |= {"serve", "user", "key", "backup", "restore-backup"}
     assert promised <= set(VERBS)
 
 
