@@ -13,6 +13,7 @@ from izograf.service.context import Service
 
 NOT_PAGES = {"/healthz", "/readyz", "/metrics", "/models/{name}/samples.png"}
 FRAGMENTS = {"/jobs/{job_id}/card", "/queue/state", "/generate"}
+OVERHANG = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 MORE = ("/nothing/here", "/gallery?q=whale", "/gallery?deleted=1", "/models/scenes-judge")
 
 
@@ -58,9 +59,21 @@ def test_p17_axe_finds_nothing_serious_on_any_page(
         assert found == {path: [] for path in paths}
 
 
+def test_p17_pages_with_too_few_models_fit_a_phone(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for few in (1, 0):
+        models = [model for model in service.catalogue.models() if model.name == "scenes"][:few]
+        monkeypatch.setattr(service.catalogue, "models", lambda models=models: tuple(models))
+        with chromium(service, locale="ru", viewport={"width": 360, "height": 740}) as page:
+            for path in ("/", "/compare", "/models"):
+                page.goto(path)
+                assert page.evaluate(OVERHANG) <= 0, (path, few)
+                assert serious(page) == []
+
+
 def test_p17_every_page_fits_a_phone(service: Service, paths: list[str]) -> None:
     with chromium(service, locale="ru", viewport={"width": 360, "height": 740}) as page:
         for path in paths:
             page.goto(path)
-            wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-            assert page.evaluate(wide) <= 0, path
+            assert page.evaluate(OVERHANG) <= 0, path
