@@ -275,7 +275,7 @@ def sheet(images: Tensor) -> bytes:
         small = to_pil(picture).resize(cell, Image.Resampling.BOX)
         page.paste(small, (column * cell[0], row * cell[1]))
     buffer = io.BytesIO()
-    page.save(buffer, "PNG")
+    page.save(buffer, "PNG", compress_level=1)  # it is looked at once
     return buffer.getvalue()
 
 
