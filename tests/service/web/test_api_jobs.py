@@ -15,7 +15,7 @@ from izograf.service.app import create_app
 from izograf.service.context import Service
 from izograf.store.accounts import Role
 
-SLOW = {"step_seconds": 0.05, "preview_seconds": 0.1}
+SLOW = {"step_seconds": 0.2, "preview_seconds": 0.1}
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ def test_p2_a_job_that_kills_its_workers_is_dead(make_service: MakeService) -> N
 
 
 def test_a_full_queue_says_when_to_come_again(make_service: MakeService) -> None:
-    service = make_service(engine=FakeEngine(**SLOW), max_queued_per_owner=2)
+    service = make_service(engine=FakeEngine(step_seconds=60), max_queued_per_owner=2)
     with TestClient(create_app(service), base_url="http://localhost") as client:
         answers = [client.post("/api/v1/jobs", json=order()) for _ in range(8)]
         assert answers[0].status_code == 202
