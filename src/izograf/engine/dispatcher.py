@@ -328,6 +328,7 @@ class Dispatcher:
             return  # deleted meanwhile
         each = ending.seconds / max(1, len(ending.pictures))
         words = self._words(job.request) if ending.pictures else ""
+        self._pictures.write_files([picture.png for picture in ending.pictures])
         staged = [
             self._pictures.stage(
                 job,

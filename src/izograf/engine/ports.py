@@ -69,6 +69,10 @@ class JobQueue(Protocol):
 class Pictures(Protocol):
     """The files of pictures."""
 
+    def write_files(self, pngs: Sequence[bytes]) -> None:
+        """Puts the files of several pictures on disk side by side, for `stage` to find them."""
+        ...
+
     def stage(
         self,
         job: Job,

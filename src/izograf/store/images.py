@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,7 @@ from izograf.store.text import checked_text, cleaned_text, containing, folded
 
 LONGEST_TERM = 200
 LONGEST_LABEL = 200
+WRITERS = 8  # threads that wait for the disk
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,20 @@ class ImageStore:
         self._files = files
         self._ids = make_ids or ids.Ids(clock)
         self._clock = clock
+
+    def write_files(self, pngs: Sequence[bytes]) -> None:
+        """Puts the files of several pictures on disk, so that their waits for the disk overlap.
+
+        Each is durable when this returns; `stage` finds it.
+
+        Raises:
+            StorageError: no space, no permission.
+        """
+        if len(pngs) < 2:
+            return  # `stage` writes it as well
+        with ThreadPoolExecutor(min(len(pngs), WRITERS), thread_name_prefix="files") as pool:
+            for _ in pool.map(self._files.write, pngs):
+                pass
 
     def stage(
         self,

@@ -210,6 +210,9 @@ class MemoryPictures:
         self.files: dict[str, bytes] = {}
         self._number = 0
 
+    def write_files(self, pngs: Sequence[bytes]) -> None:
+        self.files |= {hashlib.sha256(png).hexdigest(): png for png in pngs}
+
     def stage(self, job: Job, *, seed: int, png: bytes, width: int, height: int,
               record: Mapping[str, Any], seconds: float | None = None,
               words: str = "") -> StoredImage:  # fmt: skip

@@ -14,7 +14,7 @@ from sqlalchemy import event, exc, text
 from store_postgres import Server
 
 from izograf.schema.errors import InvalidInput, StorageError, StoreUnavailable
-from izograf.schema.job import Status
+from izograf.schema.job import Job, Status
 from izograf.schema.request import GenerationRequest
 from izograf.store.database import Database, sqlite_url
 from izograf.store.files import ImageFiles
@@ -104,6 +104,39 @@ def test_the_disk_is_full_while_a_picture_is_written(
     assert [path for path in (folder / "images").rglob("*") if path.is_file()] == []
     one = store.images.stage(job, seed=0, png=b"x", width=1, height=1, record={})
     assert store.jobs.finish(job.id, 1, [one])
+
+
+def test_pictures_written_side_by_side_are_found_by_stage_and_a_full_disk_is_said(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = store.jobs.submit("ann", "generate", ORDER)
+    pngs = [bytes([number]) * (number + 1) for number in range(20)]
+    store.images.write_files(pngs)
+    written = [call for call in _synced(monkeypatch, store, job, pngs) if call != "folder"]
+    assert written == []  # `stage` wrote none of them again
+
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="disk is full"):
+        store.images.write_files([b"one more", b"and another"])
+
+
+def _synced(
+    monkeypatch: pytest.MonkeyPatch, store: Store, job: Job, pngs: list[bytes]
+) -> list[str]:
+    """What is synced while the pictures are staged."""
+    log: list[str] = []
+
+    def note(handle: int) -> None:
+        log.append(Path(f"/proc/self/fd/{handle}").readlink().suffix or "folder")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", note)
+        for png in pngs:
+            store.images.stage(job, seed=0, png=png, width=1, height=1, record={})
+    return log
 
 
 def test_a_picture_is_synced_before_it_has_its_name_and_the_folder_after(
