@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,15 +15,43 @@ from izograf.core.types import Condition, Sampler, ignore
 from izograf.diffusion.gaussian_mixture import GaussianMixture
 from izograf.diffusion.samplers import SAMPLERS
 from izograf.diffusion.schedules import SCHEDULES, karras
-from izograf.schema.errors import Cancelled
+from izograf.schema.errors import Cancelled, InvalidInput
 
 ANY = Condition()
 SHAPE = (3, 2, 2)
 
 
-@pytest.fixture(params=SAMPLERS)
+def variants() -> list[tuple[str, dict[str, Any]]]:
+    """Every sampler with its defaults, and with every other value of each option."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for name, registered in SAMPLERS.items():
+        found.append((name, {}))
+        for spec in registered.options:
+            values: list[Any] = list(spec.choices)
+            if spec.kind == "integer":
+                assert spec.minimum is not None
+                assert spec.maximum is not None
+                values = list(range(int(spec.minimum), int(spec.maximum) + 1))
+            elif spec.kind == "number":
+                values = [spec.minimum, 0.5, spec.maximum]
+            found += [(name, {spec.name: value}) for value in values if value != spec.default]
+    return found
+
+
+def label(value: Any) -> str | None:
+    if isinstance(value, dict):
+        return ",".join(f"{key}={chosen}" for key, chosen in value.items()) or "default"
+    return None
+
+
+VARIANTS = variants()
+PARAMETERS = [f"{name}-{label(options)}" for name, options in VARIANTS]
+
+
+@pytest.fixture(params=VARIANTS, ids=PARAMETERS)
 def sampler(request: pytest.FixtureRequest) -> Sampler:
-    return SAMPLERS[request.param]
+    name, options = request.param
+    return functools.partial(SAMPLERS[name], **options)
 
 
 def shrink(x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:  # noqa: ARG001
@@ -158,12 +190,79 @@ def test_arguments_are_left_as_they_were(sampler: Sampler) -> None:
     assert not torch.equal(end, before)
 
 
-def test_a_schedule_may_end_above_zero(sampler: Sampler) -> None:
-    """What is left then is noise of that level: image-to-image and refiners hand over there."""
+@pytest.mark.parametrize(
+    ("name", "options"), [v for v in VARIANTS if v[1] != {"variance": "forward"}], ids=label
+)
+def test_a_schedule_may_end_above_zero(name: str, options: dict[str, Any]) -> None:
+    """What is left then is noise of that level: image-to-image and refiners hand over there.
+
+    DDPM's forward variance is meant for data of unit variance, and these have none.
+    """
     sigmas = torch.tensor([10.0, 3.0, 1.0, 0.5], dtype=torch.float64)
     seeds = range(400)
     noise = SeededNoise(SHAPE, seeds)
     point = torch.full((len(seeds), *SHAPE), 0.25, dtype=torch.float64)
     x = point + start_of(noise, sigmas)
-    end = sampler(lambda x, sigma, condition: point, x, sigmas, ANY, noise, ignore)  # noqa: ARG005
+
+    def knows(x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:  # noqa: ARG001
+        return point
+
+    end = SAMPLERS[name](knows, x, sigmas, ANY, noise, ignore, **options)
     assert float((end - point).std()) == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_options_are_the_keyword_arguments_of_the_function(name: str) -> None:
+    registered = SAMPLERS[name]
+    parameters = inspect.signature(registered.function).parameters.values()
+    keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert {spec.name: spec.default for spec in registered.options} == keywords
+    assert all(spec.help for spec in registered.options)
+    assert registered.name == name
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_an_option_it_does_not_have_is_refused(name: str) -> None:
+    noise, sigmas = noise_of(1), karras(3, 0.02, 10.0)
+    with pytest.raises(InvalidInput, match=f"{name.replace('+', '.')}.* has no option 'swirl'"):
+        SAMPLERS[name](shrink, start_of(noise, sigmas), sigmas, ANY, noise, ignore, swirl=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [("ddim", "eta", 1.5), ("dpm-solver", "solver_order", 4), ("plms", "warm_up", "euler")],
+)
+def test_an_impossible_value_of_an_option_is_refused(name: str, option: str, value: Any) -> None:
+    noise, sigmas = noise_of(1), karras(3, 0.02, 10.0)
+    with pytest.raises(InvalidInput, match=option):
+        SAMPLERS[name](
+            shrink, start_of(noise, sigmas), sigmas, ANY, noise, ignore, **{option: value}
+        )
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=label)
+def test_evaluations_are_as_many_as_are_stated(
+    name: str, options: dict[str, Any], num_steps: int
+) -> None:
+    asked = 0
+
+    def counted(x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        nonlocal asked
+        asked += 1
+        return shrink(x, sigma, condition)
+
+    noise, sigmas = noise_of(1), karras(num_steps, 0.02, 10.0)
+    SAMPLERS[name](counted, start_of(noise, sigmas), sigmas, ANY, noise, ignore, **options)
+    assert asked == SAMPLERS[name].evaluations(num_steps, **options)
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=label)
+def test_steps_within_a_budget_are_the_most_that_fit(name: str, options: dict[str, Any]) -> None:
+    registered = SAMPLERS[name]
+    for budget in (1, 5, 10, 50):
+        steps = registered.steps_within(budget, **options)
+        assert registered.evaluations(steps, **options) <= budget
+        assert registered.evaluations(steps + 1, **options) > budget
+    with pytest.raises(InvalidInput, match="more than the 0 allowed"):
+        registered.steps_within(0, **options)

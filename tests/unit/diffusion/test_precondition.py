@@ -10,9 +10,9 @@ from torch import Tensor
 
 from izograf.core.rng import generator
 from izograf.core.types import Condition, ignore
+from izograf.diffusion.euler import euler
 from izograf.diffusion.gaussian_mixture import GaussianMixture
 from izograf.diffusion.precondition import EDM, Epsilon, Flow, Preconditioner, Velocity
-from izograf.diffusion.samplers import euler
 from izograf.diffusion.schedules import linear_time
 
 SIGMA = torch.logspace(-2, 2, 9, dtype=torch.float64)

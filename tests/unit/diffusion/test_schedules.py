@@ -9,7 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from izograf.diffusion.schedules import SCHEDULES, exponential, karras, linear_time
+from izograf.diffusion.schedules import (
+    SCHEDULES,
+    cosine,
+    exponential,
+    karras,
+    linear_beta,
+    linear_time,
+)
+from izograf.diffusion.tables import linear_betas, table_of
 
 names = st.sampled_from(sorted(SCHEDULES))
 
@@ -53,3 +61,15 @@ def test_linear_time_is_uniform_in_flow_time() -> None:
     sigmas = linear_time(5, 0.25, 4.0)[:-1]
     times = sigmas / (1 + sigmas)
     torch.testing.assert_close(times, torch.linspace(0.8, 0.2, 5, dtype=torch.float64))
+
+
+def test_cosine_is_uniform_in_the_angle() -> None:
+    angles = cosine(9, 0.01, 50.0)[:-1].atan()
+    torch.testing.assert_close(angles.diff(), angles.diff()[:1].expand(8))
+
+
+def test_linear_beta_is_the_limit_of_the_thousand_betas() -> None:
+    table = table_of(linear_betas())
+    sigmas = linear_beta(1000, float(table[0]), float(table[-1]))[:-1].flip(0)
+    torch.testing.assert_close(sigmas[50:], table[50:], rtol=0.02, atol=0)
+    assert float((sigmas / table - 1).abs().max()) < 0.1
