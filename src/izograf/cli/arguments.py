@@ -31,8 +31,15 @@ Data = Annotated[
     list[Path],
     typer.Option(
         "--data",
-        help="A folder, zip, npz, CSV or JSONL, or a folder of zips; may be repeated.",
+        help="Folder, zip, npz, CSV or JSONL, folder of zips, hf:owner/name; may be repeated.",
         show_default=False,
+    ),
+]
+ClassColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Take the class from this column of the data: Smiling of CelebA, category of COCO.",
+        show_default="as the layout says",
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]

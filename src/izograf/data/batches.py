@@ -10,6 +10,7 @@ from torch import Tensor
 from izograf.core.pixels import to_float
 from izograf.core.rng import generator
 from izograf.core.types import Batch, Condition
+from izograf.data.shards import Images
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """(images [B,3,H,W] in [-1,1], rng on their device) -> images of the same shape."""
@@ -25,7 +26,7 @@ class BatchStream:
 
     def __init__(
         self,
-        images: Tensor,
+        images: Images,
         class_ids: Tensor,
         batch_size: int,
         *,

@@ -1,166 +1,37 @@
-"""Where pictures come from: folders, zips, npz files and tables, all as lists of entries.
+"""Where pictures come from: every path a user gives becomes sources, lists of entries.
 
-`open_sources` turns the paths a user gives into sources: an image folder, a zip of one, an npz
-(see `arrays`), a CSV or JSON-lines table (see `tables`), a folder of zips, or several of these,
-one after the other. `metadata.csv` or `metadata.jsonl` inside a folder or zip describes the
-pictures beside and below it. Layouts are listed in `layout`.
+`open_sources` asks each registered format (`data/formats`) whether the path is its own. A folder
+or zip that none of them claims is a plain one: its layout says class and split (see `layout`), and
+`metadata.csv` or `metadata.jsonl` inside it describes the pictures beside and below it. A folder
+may also hold zips and npz files, which are read one after the other.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
 
-from izograf.data.arrays import read_parts
-from izograf.data.catalog import CLASSES_FILE, Forms, parse_forms
-from izograf.data.layout import Split, arrange, split_of
-from izograf.data.preprocess import Pixels
-from izograf.data.scan import Unreadable
-from izograf.data.tables import TABLE_SUFFIXES, Row, read_table
-from izograf.data.trees import FolderTree, Tree, ZipTree, file_fingerprint
+from izograf.data.entries import (
+    FORMATS,
+    Entry,
+    Location,
+    Source,
+    TreeSource,
+    basename,
+    content,
+    is_sidecar,
+)
+from izograf.data.layout import arrange, split_of
+from izograf.data.tables import Row, read_table
+from izograf.data.trees import FolderTree, Tree, ZipTree
 from izograf.schema.errors import DataError, UnsafeFile
 
-ACCEPTED = "an image folder, a zip of one, an .npz, or a .csv or .jsonl table"
+ACCEPTED = "an image folder, a zip of one, an .npz, a .csv or .jsonl table, or hf:owner/name"
 
 _METADATA = ("metadata.csv", "metadata.jsonl")
+_ARCHIVES = (".zip", ".npz")
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib")
-
-# Files that accompany pictures and are not pictures themselves: passed over without a word.
-_SIDECARS = (
-    ".txt", ".md", ".rst", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".toml", ".yaml", ".yml",
-    ".xml", ".html", ".py", ".ipynb", ".cff", ".bib",
-)  # fmt: skip
-_SIDECAR_NAMES = ("readme", "license", "licence", "copying", "authors", "notice", "checksums")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One picture of a source, not yet read.
-
-    Attributes:
-        name: its stable name inside the source.
-        class_name: as the source spells it; `None` where unlabelled.
-        split: never undecided: as stated, else by the name (`layout.split_of`).
-        open: gives the file's bytes or uint8 pixels; raises `Unreadable`. Thread-safe.
-        columns: whatever a table says about the picture.
-    """
-
-    name: str
-    class_name: str | None
-    split: Split
-    open: Callable[[], bytes | Pixels]
-    columns: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Source(Protocol):
-    """A collection of pictures under one path."""
-
-    @property
-    def path(self) -> Path: ...
-
-    def entries(self) -> Sequence[Entry]:
-        """All pictures of both splits, in a fixed order.
-
-        Raises:
-            DataError: the source as a whole cannot be read.
-        """
-        ...
-
-    def forms(self) -> Mapping[str, Forms]:
-        """The words of the user's own `classes.toml`, by normalised class name."""
-        ...
-
-    def fingerprint(self) -> Any:
-        """JSON that changes when the source does, found without reading pictures."""
-        ...
-
-    def close(self) -> None: ...
-
-
-class TreeSource:
-    """Pictures in a folder or zip, described by its layout and its `metadata` files."""
-
-    def __init__(self, tree: Tree, leave_out: Sequence[str] = ()) -> None:
-        """`leave_out` names files that are sources of their own."""
-        self.path = tree.path
-        self._tree = tree
-        self._leave_out = frozenset(leave_out)
-
-    def entries(self) -> Sequence[Entry]:
-        names = self._tree.names()
-        rows = _described(self._tree, [n for n in names if _basename(n) in _METADATA])
-        pictures = [n for n in names if n not in self._leave_out and not _is_sidecar(n)]
-        missing = sorted(rows.keys() - set(pictures))
-        return _tree_entries(self._tree, pictures + missing, rows)
-
-    def forms(self) -> Mapping[str, Forms]:
-        beside = _forms_beside(self.path) if self.path.is_file() else {}
-        # At the root, or inside the folder that wraps everything: the shallowest one.
-        own = [name for name in self._tree.names() if _basename(name) == CLASSES_FILE]
-        if not own:
-            return beside
-        shallowest = min(own, key=lambda name: (name.count("/"), name))
-        return dict(beside) | _parse(_content(self._tree, shallowest), f"{self.path}/{shallowest}")
-
-    def fingerprint(self) -> Any:
-        return [self._tree.fingerprint(), _beside_fingerprint(self.path)]
-
-    def close(self) -> None:
-        self._tree.close()
-
-
-class TableSource:
-    """Pictures listed in a CSV or JSON-lines file; names are relative to its folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._tree = FolderTree(path.parent)
-
-    @functools.cached_property
-    def _rows(self) -> Mapping[str, Row]:
-        return read_table(_file_content(self.path), str(self.path))
-
-    def entries(self) -> Sequence[Entry]:
-        return _tree_entries(self._tree, list(self._rows), self._rows)
-
-    def forms(self) -> Mapping[str, Forms]:
-        return _forms_beside(self.path)
-
-    def fingerprint(self) -> Any:
-        files = [self.path.parent / name for name in self._rows]
-        stamps = [file_fingerprint(file) for file in files if file.is_file()]
-        return [file_fingerprint(self.path), stamps, _beside_fingerprint(self.path)]
-
-    def close(self) -> None:
-        pass
-
-
-class ArraySource:
-    """Pictures in an npz file, named `train/00017` by split and position."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def entries(self) -> Sequence[Entry]:
-        entries = []
-        for part in read_parts(self.path):
-            for index, class_name in enumerate(part.class_names):
-                name = f"{part.prefix}/{index:05d}"
-                split = part.split or split_of(name)
-                entries.append(Entry(name, class_name, split, part.opener(index)))
-        return entries
-
-    def forms(self) -> Mapping[str, Forms]:
-        return _forms_beside(self.path)
-
-    def fingerprint(self) -> Any:
-        return [file_fingerprint(self.path), _beside_fingerprint(self.path)]
-
-    def close(self) -> None:
-        pass
 
 
 def open_sources(paths: Sequence[Path]) -> list[Source]:
@@ -169,6 +40,7 @@ def open_sources(paths: Sequence[Path]) -> list[Source]:
     Raises:
         DataError: no such path, an empty folder, or a file of an unsupported kind.
         UnsafeFile: a pickle.
+        MissingExtra: the format needs a package that is not installed.
     """
     if not paths:
         raise DataError(f"No data was given: name {ACCEPTED}.")
@@ -176,35 +48,65 @@ def open_sources(paths: Sequence[Path]) -> list[Source]:
 
 
 def _open(path: Path) -> list[Source]:
+    location = locate(path)
+    try:
+        for name in FORMATS:
+            if (source := FORMATS[name](location)) is not None:
+                return [source]
+        if location.tree is None:
+            raise _not_read(path)
+        return _open_plain(location.tree)
+    except Exception:
+        if location.tree is not None:
+            location.tree.close()
+        raise
+
+
+def locate(path: Path) -> Location:
+    """`path` with its tree; a path that does not exist may still be a name that a format knows.
+
+    Raises:
+        DataError: the path, or the zip, cannot be read.
+    """
+    try:
+        if path.is_dir():
+            return Location(path, FolderTree(path))
+        if path.suffix.lower() == ".zip" and path.is_file():
+            return Location(path, ZipTree(path))
+    except OSError as error:
+        raise _not_found(path, error) from error
+    return Location(path)
+
+
+def _not_found(path: Path, error: OSError) -> DataError:
+    return DataError(f"Cannot find {path} ({error.strerror}): give {ACCEPTED}.")
+
+
+def _not_read(path: Path) -> DataError | UnsafeFile:
+    """Why no format reads `path`, which is neither a folder nor a zip."""
     try:
         path.stat()
     except OSError as error:
-        raise DataError(f"Cannot find {path} ({error.strerror}): give {ACCEPTED}.") from error
-    if path.is_dir():
-        return _open_folder(path)
-    suffix = path.suffix.lower()
-    if suffix == ".zip":
-        return [TreeSource(ZipTree(path))]
-    if suffix == ".npz":
-        return [ArraySource(path)]
-    if suffix in TABLE_SUFFIXES:
-        return [TableSource(path)]
-    if suffix in _PICKLES:
-        raise UnsafeFile(
+        return _not_found(path, error)
+    if path.suffix.lower() in _PICKLES:
+        return UnsafeFile(
             f"{path} is a pickle, which can run code when loaded; it was refused. Save the "
             "pictures as files, or as uint8 arrays with np.savez_compressed."
         )
-    raise DataError(f"{path} is not a kind of data that can be read: give {ACCEPTED}.")
+    return DataError(f"{path} is not a kind of data that can be read: give {ACCEPTED}.")
 
 
-def _open_folder(path: Path) -> list[Source]:
-    tree = FolderTree(path)
+def _open_plain(tree: Tree) -> list[Source]:
+    path = tree.path
+    if not isinstance(tree, FolderTree):
+        return [TreeSource(tree, _plain_entries)]
     names = tree.names()
-    archives = [n for n in names if "/" not in n and n.lower().endswith((".zip", ".npz"))]
+    archives = [n for n in names if "/" not in n and n.lower().endswith(_ARCHIVES)]
     sources: list[Source] = []
     loose = set(names) - set(archives)
-    if any(not _is_sidecar(n) or _basename(n) in _METADATA for n in loose):
-        sources.append(TreeSource(tree, leave_out=archives))
+    if any(not is_sidecar(n) or basename(n) in _METADATA for n in loose):
+        listed = functools.partial(_plain_entries, leave_out=frozenset(archives))
+        sources.append(TreeSource(tree, listed))
     sources.extend(source for name in archives for source in _open(path / name))
     if not sources:
         what = "is empty" if not names else "holds no pictures"
@@ -212,7 +114,17 @@ def _open_folder(path: Path) -> list[Source]:
     return sources
 
 
-def _tree_entries(tree: Tree, names: Sequence[str], rows: Mapping[str, Row]) -> list[Entry]:
+def _plain_entries(tree: Tree, leave_out: frozenset[str] = frozenset()) -> list[Entry]:
+    """Every file that may be a picture; `leave_out` names files that are sources of their own."""
+    names = tree.names()
+    rows = _described(tree, [n for n in names if basename(n) in _METADATA])
+    pictures = [n for n in names if n not in leave_out and not is_sidecar(n)]
+    missing = sorted(rows.keys() - set(pictures))
+    return described_entries(tree, pictures + missing, rows)
+
+
+def described_entries(tree: Tree, names: Sequence[str], rows: Mapping[str, Row]) -> list[Entry]:
+    """Entries of the files `names`: what their rows say, and where those are silent the layout."""
     entries = []
     for name, place in zip(names, arrange(names), strict=True):
         row = rows.get(name)
@@ -232,47 +144,7 @@ def _described(tree: Tree, metadata: Sequence[str]) -> dict[str, Row]:
     """Full name -> row, for the rows of every metadata file of the tree."""
     rows = {}
     for name in metadata:
-        table = read_table(_content(tree, name), f"{tree.path}/{name}")
+        table = read_table(content(tree, name), f"{tree.path}/{name}")
         for row in table.values():
             rows[str(PurePosixPath(name).parent / row.file_name)] = row
     return rows
-
-
-def _content(tree: Tree, name: str) -> bytes:
-    try:
-        return tree.read(name)
-    except Unreadable as error:
-        raise DataError(f"{tree.path}/{name} cannot be read: {error}.") from error
-
-
-def _file_content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def _parse(content: bytes, source: str) -> dict[str, Forms]:
-    try:
-        return parse_forms(content.decode("utf-8-sig"), source=source)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{source} is not UTF-8 text: save it in the UTF-8 encoding.") from error
-
-
-def _forms_beside(path: Path) -> dict[str, Forms]:
-    beside = path.parent / CLASSES_FILE
-    return _parse(_file_content(beside), str(beside)) if beside.is_file() else {}
-
-
-def _beside_fingerprint(path: Path) -> Any:
-    beside = path.parent / CLASSES_FILE
-    return file_fingerprint(beside) if path.is_file() and beside.is_file() else None
-
-
-def _basename(name: str) -> str:
-    return name.rpartition("/")[2]
-
-
-def _is_sidecar(name: str) -> bool:
-    base = _basename(name).lower()
-    return base.endswith(_SIDECARS) or base in _SIDECAR_NAMES

@@ -1,20 +1,13 @@
-"""Where prepared pictures lie: in memory, or in a .npy file that can be memory-mapped.
-
-A cached set is `<key>.npy` (uint8 [N,3,S,S]) and `<key>.json` (names, classes, report). The JSON
-is renamed into place last, so a set whose JSON exists is complete.
-"""
+"""What prepared pictures are written to, and how much memory there is for them."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import secrets
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 import numpy as np
 import torch
@@ -71,78 +64,16 @@ class FileSink:
             raise AssertionError("the .npy header changed its length")
         self._file.flush()
 
-    def mapped(self) -> Tensor:
-        """uint8 [N,3,S,S], mapped from the finished file; the file itself may be deleted."""
-        shape = (self._count, *self._shape)
-        if not self._count:
-            return torch.empty(shape, dtype=torch.uint8)
-        # Mode "c": torch wants writable memory; what is written never reaches the file.
-        array = np.memmap(self._file, np.uint8, mode="c", offset=self._start, shape=shape)
-        return torch.from_numpy(array)
-
-
-def in_temporary_file(fill: Callable[[Sink], None], image_size: int) -> Tensor:
-    """What `fill` wrote, mapped from a file without a name that vanishes with the tensor.
-
-    Raises:
-        StorageError: there is no room for it.
-    """
-    with _storage_errors(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as file:
-        sink = FileSink(file, image_size)
-        fill(sink)
-        sink.finish()
-        return sink.mapped()
-
-
-def cache_key(parts: Any) -> str:
-    """A short file name for a JSON value."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
-
-
-def store_images(folder: Path, key: str, fill: Callable[[Sink], None], image_size: int) -> None:
-    """Writes what `fill` gives to `<key>.npy`; nothing is left behind when `fill` fails.
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
-    with _atomic(folder / f"{key}.npy") as file:
-        sink = FileSink(file, image_size)
-        fill(sink)
-        sink.finish()
-
-
-def store_about(folder: Path, key: str, about: dict[str, Any]) -> None:
-    """Writes `<key>.json`, which makes the images stored before it valid.
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
-    with _atomic(folder / f"{key}.json") as file:
-        # ASCII escapes, because a file name on disk need not be valid Unicode.
-        file.write(json.dumps(about).encode("ascii"))
-
-
-def load_cached(folder: Path, key: str) -> tuple[Tensor, dict[str, Any]] | None:
-    """Images and metadata stored under `key`; `None` when absent, damaged or incomplete."""
-    array_path, json_path = folder / f"{key}.npy", folder / f"{key}.json"
-    try:
-        about = json.loads(json_path.read_bytes())
-        # Mode "c": see `FileSink.mapped`.
-        mode = "c" if is_large(array_path.stat().st_size) else None
-        images = np.load(array_path, mmap_mode=mode, allow_pickle=False)  # type: ignore[arg-type]
-    except (OSError, ValueError, EOFError):
-        return None
-    if not isinstance(about, dict) or images.dtype != np.uint8 or images.ndim != 4:
-        return None
-    if len(images) != len(about.get("names", ())):
-        return None
-    return torch.from_numpy(images), about
-
 
 @contextmanager
-def _atomic(target: Path) -> Iterator[IO[bytes]]:
+def atomic_file(target: Path) -> Iterator[IO[bytes]]:
+    """A temporary neighbour to fill, which becomes `target` when the block ends without an error.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
     temporary = target.with_suffix(f".{secrets.token_hex(8)}.part")
-    with _storage_errors(target.parent):
+    with refusals_explained(target.parent):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("xb") as file:
@@ -155,7 +86,8 @@ def _atomic(target: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _storage_errors(folder: Path) -> Iterator[None]:
+def refusals_explained(folder: Path) -> Iterator[None]:
+    """Turns the system's refusals to write into `folder` into one clear sentence."""
     try:
         yield
     except OSError as error:

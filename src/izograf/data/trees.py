@@ -13,8 +13,6 @@ from izograf.data.preprocess import MAX_FILE_BYTES
 from izograf.data.scan import Unreadable
 from izograf.schema.errors import DataError
 
-_TOO_LARGE = f"larger than {MAX_FILE_BYTES // 2**20} MiB"
-
 
 class Tree(Protocol):
     """Files under relative names with `/`; hidden files and folders do not appear."""
@@ -26,11 +24,11 @@ class Tree(Protocol):
         """The names of all files, sorted."""
         ...
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, limit: int | None = None) -> bytes:
         """The content of one file; safe to call from several threads.
 
         Raises:
-            Unreadable: missing, larger than `MAX_FILE_BYTES`, damaged or encrypted.
+            Unreadable: missing, larger than `limit` bytes (`MAX_FILE_BYTES`), damaged or encrypted.
         """
         ...
 
@@ -87,16 +85,18 @@ class FolderTree:
             ) from error
         return folders
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        limit = limit or MAX_FILE_BYTES
         try:
             with (self.path / name).open("rb") as file:
-                content = file.read(MAX_FILE_BYTES + 1)
+                # read(n) reserves n bytes, so a generous limit alone would not do
+                content = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
         except FileNotFoundError as error:
             raise Unreadable("missing file") from error
         except OSError as error:
             raise Unreadable(f"cannot be opened: {error.strerror}") from error
-        if len(content) > MAX_FILE_BYTES:
-            raise Unreadable(_TOO_LARGE)
+        if len(content) > limit:
+            raise Unreadable(_too_large(limit))
         return content
 
     def fingerprint(self) -> Any:
@@ -137,17 +137,18 @@ class ZipTree:
     def names(self) -> list[str]:
         return list(self._members)
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, limit: int | None = None) -> bytes:
+        limit = limit or MAX_FILE_BYTES
         if name not in self._members:
             raise Unreadable("missing file")
         info = self._members[name]
-        if info.file_size > MAX_FILE_BYTES:
-            raise Unreadable(_TOO_LARGE)
+        if info.file_size > limit:
+            raise Unreadable(_too_large(limit))
         if info.flag_bits & 0x1:
             raise Unreadable("encrypted in the zip")
         try:
             with self._zip.open(info) as file:
-                return file.read(MAX_FILE_BYTES)
+                return file.read(limit)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
             raise Unreadable("damaged in the zip") from error
         except (RuntimeError, ValueError) as error:  # also NotImplementedError
@@ -158,6 +159,10 @@ class ZipTree:
 
     def close(self) -> None:
         self._zip.close()
+
+
+def _too_large(limit: int) -> str:
+    return f"larger than {limit // 2**20} MiB"
 
 
 def _decoded_name(info: zipfile.ZipInfo) -> str:

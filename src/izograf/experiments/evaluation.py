@@ -21,7 +21,7 @@ from izograf.core.types import Condition, Generator
 from izograf.data.dataset import ImageSet
 from izograf.metrics.agreement import class_agreement
 from izograf.metrics.evaluate import STANDARD_METRICS, Reference, score_features
-from izograf.metrics.extractors import extract_features, open_extractor
+from izograf.metrics.extractors import Pictures, extract_features, open_extractor
 from izograf.metrics.judge import JudgeExtractor, open_judge
 from izograf.metrics.registry import ExtractorSource, FeatureExtractor
 from izograf.metrics.score import Score
@@ -150,9 +150,11 @@ def extractor_for(
     return open_extractor(extractor_id, path, networks=NETWORKS)
 
 
-def remembered_features(folder: Path, pictures: Tensor, extractor: FeatureExtractor) -> Tensor:
+def remembered_features(folder: Path, pictures: Pictures, extractor: FeatureExtractor) -> Tensor:
     """`extract_features`, kept below `folder` by the hash of pictures, weights and resize."""
-    digest = hashlib.sha256(pictures.contiguous().numpy().data)
+    digest = hashlib.sha256()
+    for group in [pictures] if isinstance(pictures, Tensor) else pictures:
+        digest.update(group.contiguous().numpy().data)
     digest.update("/".join((extractor.id, extractor.sha256, extractor.resize)).encode())
     path = folder / f"{digest.hexdigest()}.safetensors"
     with suppress(CardError):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from izograf.core.rng import generator
-from izograf.metrics.extractors import checked_pictures, extract_features
+from izograf.metrics.extractors import Pictures, checked_pictures, extract_features
 from izograf.metrics.intervals import jackknife_interval, random_groups
 from izograf.metrics.registry import METRICS, FeatureExtractor, FeatureMetric
 from izograf.metrics.score import Score
@@ -17,7 +17,7 @@ from izograf.schema.errors import InvalidInput
 
 STANDARD_METRICS = ("frechet", "kid")
 NUM_GROUPS = 20
-Extract = Callable[[Tensor, FeatureExtractor], Tensor]
+Extract = Callable[[Pictures, FeatureExtractor], Tensor]
 """(pictures uint8 [N,3,H,W], extractor) -> features float32 [N,D]."""
 
 
@@ -44,8 +44,8 @@ class Reference:
     @classmethod
     def measure(
         cls,
-        real: Tensor,
-        held_out: Tensor,
+        real: Pictures,
+        held_out: Pictures,
         extractor: FeatureExtractor,
         *,
         split: str,

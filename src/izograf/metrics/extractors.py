@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -63,7 +64,23 @@ def batches(pictures: Tensor | Iterable[Tensor], batch_size: int) -> Iterator[Te
         yield from torch.split(checked_pictures(group), batch_size) if len(group) else ()
 
 
-def checked_pictures(pictures: Tensor) -> Tensor:
+class Pictures(Protocol):
+    """uint8 [N,3,H,W]: a tensor, or groups of pictures that are read as they are iterated."""
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def shape(self) -> torch.Size: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Tensor]: ...
+
+
+P = TypeVar("P", bound=Pictures)
+
+
+def checked_pictures(pictures: P) -> P:
     """`pictures`, refused unless uint8 [B,3,H,W].
 
     Raises:

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from izograf.data.entries import FORMATS
+from izograf.data.sources import locate
+
 Color = tuple[int, int, int]
 Encode = Callable[..., bytes]
 Write = Callable[[Path, Mapping[str, bytes]], Path]
@@ -62,6 +65,17 @@ def write_zip() -> Write:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def claims() -> Callable[[Path], list[str]]:
+    """claims(path) -> the formats that take this folder, zip or file for their own."""
+
+    def ask(path: Path) -> list[str]:
+        location = locate(path)
+        return [name for name in FORMATS if FORMATS[name](location) is not None]
+
+    return ask
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from izograf.data import dataset, storage
+from izograf.data import cache as data_cache
+from izograf.data import dataset, reading, storage
 from izograf.data.dataset import load_images
-from izograf.schema.errors import DataError, InvalidInput, StorageError
+from izograf.data.shards import ShardedImages
+from izograf.schema.errors import DataError, InvalidInput, NotFound, StorageError
 
 
 @pytest.fixture
@@ -28,13 +30,13 @@ def folder(tmp_path, encode, write_folder):
 @pytest.fixture
 def large(monkeypatch):
     """Every set counts as too large for memory."""
-    for module in (dataset, storage):
+    for module in (dataset, data_cache):
         monkeypatch.setattr(module, "is_large", lambda num_bytes: num_bytes > 0)
 
 
 def same(a, b) -> bool:
     return (
-        torch.equal(a.images, b.images)
+        torch.equal(a.images[:], b.images[:])
         and torch.equal(a.class_ids, b.class_ids)
         and (a.names, a.classes, a.name, a.split, a.resize, a.report, a.columns)
         == (b.names, b.classes, b.name, b.split, b.resize, b.report, b.columns)
@@ -165,7 +167,7 @@ def test_cache_gives_the_same_set(folder, tmp_path, write_folder, monkeypatch):
     fresh = load_images([folder], 8, split="all")
     assert same(fresh, load_images([folder], 8, split="all", cache_dir=cache))
     assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".npy"]
-    monkeypatch.setattr(dataset, "prepare", None)
+    monkeypatch.setattr(reading, "prepare", None)
     again = load_images([folder], 8, split="all", cache_dir=cache)
     assert same(fresh, again)
     again.images[0] = 0  # writable, as torch expects, without touching the cache
@@ -232,19 +234,15 @@ def test_a_cache_that_cannot_be_written(folder, tmp_path):
         load_images([folder], 8, cache_dir=tmp_path / "file" / "cache")
 
 
-@pytest.mark.usefixtures("large")
-def test_a_large_set_is_memory_mapped(folder, tmp_path, write_folder, monkeypatch):
+def test_a_large_set_stays_on_disk(folder, tmp_path, write_folder, request):
     write_folder(folder, {"sea/00.png": b""})
-    with monkeypatch.context() as small:
-        for module in (dataset, storage):
-            small.setattr(module, "is_large", lambda _: False)
-        plain = load_images([folder], 8)
+    plain = load_images([folder], 8)
+    request.getfixturevalue("large")
     nameless = load_images([folder], 8)
     first, second = (load_images([folder], 8, cache_dir=tmp_path / "cache") for _ in range(2))
-    assert same(plain, nameless)
-    assert same(plain, first)
-    assert same(plain, second)
-    nameless.images[0] = 1
+    for found in (nameless, first, second):
+        assert isinstance(found.images, ShardedImages)
+        assert same(plain, found)
 
 
 @pytest.mark.usefixtures("large")
@@ -281,3 +279,51 @@ def test_undecodable_file_names(tmp_path, encode):
 
 def test_report_is_json(folder):
     json.dumps(load_images([folder], 8).report.to_json(), allow_nan=False)
+
+
+@pytest.fixture
+def described(tmp_path, encode, write_folder):
+    """Three pictures in folders of their own, with a table of other things about them."""
+    table = (
+        '{"file_name": "a/1.png", "Wavy_Hair": true, "year": 1999, "tags": ["x"]}\n'
+        '{"file_name": "a/2.png", "Wavy_Hair": false, "year": 20}\n'
+        '{"file_name": "b/3.png"}\n'
+    )
+    files = {name: encode() for name in ("a/1.png", "a/2.png", "b/3.png")}
+    return write_folder(tmp_path / "d", files | {"metadata.jsonl": table.encode()})
+
+
+@pytest.mark.parametrize(
+    ("column", "classes", "ids"),
+    [
+        ("Wavy_Hair", ["Wavy Hair", "not Wavy Hair"], [0, 1, -1]),
+        ("year", ["20", "1999"], [1, 0, -1]),
+        (None, ["a", "b"], [0, 0, 1]),
+    ],
+)
+def test_a_column_may_be_the_class(described, tmp_path, column, classes, ids):
+    for folder in (None, tmp_path / "cache", tmp_path / "cache"):
+        found = load_images([described], 8, split="all", class_column=column, cache_dir=folder)
+        assert [label.name for label in found.classes] == classes
+        assert found.class_ids.tolist() == ids
+
+
+def test_a_column_that_cannot_be_the_class(described):
+    with pytest.raises(NotFound, match=r"Unknown column 'years': .* Did you mean year\?"):
+        load_images([described], 8, class_column="years")
+    with pytest.raises(DataError, match=r"column tags cannot be the class.* holds list values"):
+        load_images([described], 8, class_column="tags")
+
+
+def test_the_key_of_a_set_prepared_before_class_columns_is_still_the_same(tmp_path, monkeypatch):
+    """Folders and npz files of unchanged content must not be decoded again after an update."""
+    path = tmp_path / "a.npz"
+    np.savez(path, images=np.zeros((3, 4, 4), np.uint8))
+    asked: list[object] = []
+    monkeypatch.setattr(dataset, "cache_key", lambda parts: asked.append(parts) or "key")
+    load_images([path], 8, split="all", limit=2, cache_dir=tmp_path / "cache")
+    (versions, settings, fingerprints) = asked[0]
+    stat = path.stat()
+    assert versions[:2] == [1, 1]
+    assert list(settings) == [8, "all", "lanczos", 2]
+    assert fingerprints == [[[str(path.resolve()), stat.st_size, stat.st_mtime_ns], None]]

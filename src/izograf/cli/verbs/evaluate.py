@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from izograf.cli.app import app
-from izograf.cli.arguments import Data, Device, Json, Precision, parse_count
+from izograf.cli.arguments import ClassColumn, Data, Device, Json, Precision, parse_count
 from izograf.cli.verbs.generate import Guidance, Options, Sampler, Steps, given_options
 from izograf.schema.errors import InvalidInput, NotFound
 
@@ -24,6 +24,7 @@ BUNDLED_JUDGE = "scenes-judge"
 def evaluate(
     model: Annotated[str, typer.Argument(help="A name of `izograf models`, or a folder.")],
     data: Data,
+    class_column: ClassColumn = None,
     num_samples: Annotated[str, typer.Option(help="Pictures to generate (5000, 5k).")] = "5k",
     extractor: Annotated[
         str, typer.Option(help="judge, squeezenet1.1, inception-2015 or random-conv.")
@@ -82,10 +83,13 @@ def evaluate(
     card = generator.card
     cache = cache_folder() / "data"
     with counting_progress("reading pictures") as progress:
-        train = load_images(data, card.image_size, cache_dir=cache, on_progress=progress)
-        held_out = load_images(
-            data, card.image_size, split="test", cache_dir=cache, on_progress=progress
-        )
+        train, held_out = (
+            load_images(
+                data, card.image_size, split=split, class_column=class_column, cache_dir=cache,
+                on_progress=progress,
+            )
+            for split in ("train", "test")
+        )  # fmt: skip
     evaluation.check_counts(count, train, held_out)
     asked = evaluation.asked_classes(card, train, count)
     fitting = evaluation.fitting_judge(judge_folder, card.classes) if judge_folder else None

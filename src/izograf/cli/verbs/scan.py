@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from izograf.cli.app import app
-from izograf.cli.arguments import Data, Json
+from izograf.cli.arguments import ClassColumn, Data, Json
 
 SHOWN = 20
 
@@ -17,6 +17,7 @@ SHOWN = 20
 def scan(
     data: Data,
     image_size: Annotated[int, typer.Option(help="Height and width to prepare for.")] = 64,
+    class_column: ClassColumn = None,
     strict: Annotated[bool, typer.Option("--strict", help="A skipped file is an error.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -31,6 +32,7 @@ def scan(
             image_size,
             split="all",
             strict=strict,
+            class_column=class_column,
             cache_dir=cache_folder() / "data",
             on_progress=progress,
         )

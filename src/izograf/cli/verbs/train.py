@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from izograf.cli.app import Stopped, app
-from izograf.cli.arguments import Data, Device, Precision, parse_count
+from izograf.cli.arguments import ClassColumn, Data, Device, Precision, parse_count
 from izograf.schema.errors import InvalidInput, MissingExtra
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def train(
     recipe: Annotated[
         str | None, typer.Argument(help="See `izograf recipes`; default: the recommended one.")
     ] = None,
+    class_column: ClassColumn = None,
     image_size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 64,
     images: Annotated[
         str | None, typer.Option(help="Train until this many images were seen (2M, 500k).")
@@ -52,11 +53,42 @@ def train(
     accumulation: Annotated[
         int | None, typer.Option(help="Parts a batch is split into to save memory.")
     ] = None,
+    gradient_checkpointing: Annotated[
+        bool,
+        typer.Option("--gradient-checkpointing", help="Less memory, about a third more time."),
+    ] = False,
     optimizer: Annotated[str | None, typer.Option(help="adamw, adam or sgd.")] = None,
     objective: Annotated[
         str | None,
         typer.Option(
             help="What is minimised: flow, edm, hinge, ...; `izograf recipes` lists them all."
+        ),
+    ] = None,
+    noise_law: Annotated[
+        str | None,
+        typer.Option(
+            help="Diffusion: noise levels trained at: log-normal, linear, cosine, scaled-linear."
+        ),
+    ] = None,
+    weighting: Annotated[
+        str | None,
+        typer.Option(help="Diffusion: how much a level counts: uniform or min-snr."),
+    ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(help="A model of the same network, or its folder, to start from."),
+    ] = None,
+    autoencoder: Annotated[
+        str | None,
+        typer.Option(help="latent-diffusion: the model whose latents are learned, or its folder."),
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="latent-diffusion: unet, dit or uvit.")
+    ] = None,
+    perceptual: Annotated[
+        str | None,
+        typer.Option(
+            help="Autoencoders: a classifier, not the judge, whose features are compared."
         ),
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
@@ -109,6 +141,13 @@ def train(
         accumulation=_positive("--accumulation", accumulation),
         optimizer=_one_of("--optimizer", optimizer, ("adamw", "adam", "sgd")),
         objective=objective,
+        noise_law=noise_law,
+        weighting=weighting,
+        init_from=_model_path(init_from),
+        gradient_checkpointing=gradient_checkpointing or None,
+        autoencoder=_model_path(autoencoder),
+        backbone=backbone,
+        perceptual=_model_path(perceptual),
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         l1=l1,
@@ -131,6 +170,7 @@ def train(
     asked = {
         "recipe": recipe,
         "data": [str(path.absolute()) for path in data],
+        "class_column": class_column,
         "image_size": image_size,
         "name": name or out.name,
         "licence": licence,
@@ -191,13 +231,13 @@ def read_request(
     cache = cache_folder() / "data"
     with counting_progress("reading pictures") as on_progress:
         train = load_images(
-            data, asked["image_size"], split="train", strict=strict, cache_dir=cache,
-            on_progress=on_progress,
+            data, asked["image_size"], split="train", strict=strict,
+            class_column=asked["class_column"], cache_dir=cache, on_progress=on_progress,
         )  # fmt: skip
         try:
             held_out = load_images(
-                data, asked["image_size"], split="test", strict=strict, cache_dir=cache,
-                on_progress=on_progress,
+                data, asked["image_size"], split="test", strict=strict,
+                class_column=asked["class_column"], cache_dir=cache, on_progress=on_progress,
             )  # fmt: skip
         except DataError:
             held_out = replace(
@@ -232,6 +272,11 @@ def _tensorboard(out: Path) -> Callable[[int], Scalars]:
         return writer
 
     return open_writer
+
+
+def _model_path(name: str | None) -> str | None:
+    """A model's folder by its absolute path, so that --resume means the same one anywhere."""
+    return str(Path(name).absolute()) if name is not None and Path(name).is_dir() else name
 
 
 def _positive(option: str, value: int | None) -> int | None:
