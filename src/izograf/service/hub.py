@@ -1,33 +1,43 @@
-"""Tells the listeners of jobs that something happened, with one question to the store for all.
+"""Hands new events of jobs to whoever waits for them, with one question to the store for all.
 
-The store is the truth, so the hub asks it, and only while somebody listens: how far has each job
-with a listener come? It asks when this process wrote something (`nudge`), and now and then besides,
-because other processes may write as well.
+The store is the truth, so the hub asks it, and only while somebody waits: what follows the event
+that each one knows? It asks when somebody begins to wait, when this process wrote something
+(`nudge`), and now and then besides, because other processes may write as well.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar, cast
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 
-from izograf.schema.errors import StorageError
-
-log = logging.getLogger(__name__)
+from izograf.store.events import Position
 
 POLL_SECONDS = 0.25
 REST_SECONDS = 0.001  # for each listener, between two questions: a question for all costs the same
 LONGEST_REST = 0.1
 
-LastEvents = Callable[[Sequence[str]], Mapping[str, int]]
-"""Job identifiers -> number of each job's last event (`JobStore.last_events`)."""
 
-T = TypeVar("T")
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive events of a job, ready to be sent.
+
+    Attributes:
+        content: all of them, encoded; the same object for everybody at the same position.
+        last: the number of the last one.
+        final: whether the last one is the job's end.
+    """
+
+    content: bytes
+    last: int
+    final: bool
+
+
+Ask = Callable[[Collection[Position]], Mapping[Position, Batch]]
+"""What follows each position now; positions that nothing follows are left out."""
 
 
 class EventHub:
@@ -35,103 +45,103 @@ class EventHub:
 
     Attributes:
         closing: the service stops; whoever waits for events must not wait any longer.
+        num_listeners: how many follow a job.
     """
 
-    def __init__(self, last_events: LastEvents, *, poll_seconds: float = POLL_SECONDS) -> None:
-        self._last_events, self._poll_seconds = last_events, poll_seconds
-        self._listeners: dict[str, set[asyncio.Event]] = defaultdict(set)
-        self._seen: dict[str, int] = {}
+    def __init__(self, ask: Ask, *, poll_seconds: float = POLL_SECONDS) -> None:
+        """`ask` is called in a thread."""
+        self._ask, self._poll_seconds = ask, poll_seconds
+        self._waiting: dict[asyncio.Future[Batch | None], Position] = {}
+        self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._reads: dict[Hashable, asyncio.Task[Any]] = {}
-        self._nudged = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.closing = False
+        self.num_listeners = 0
 
     def nudge(self) -> None:
         """Says that something was written; may be called from any thread."""
-        if self._loop is not None and self._listeners:
+        if self._loop is not None and self.num_listeners and not self._wanted.is_set():
             with suppress(RuntimeError):  # the loop was closed meanwhile
-                self._loop.call_soon_threadsafe(self._nudged.set)
+                self._loop.call_soon_threadsafe(self._wanted.set)
 
-    @asynccontextmanager
-    async def listen(self, job_id: str) -> AsyncIterator[asyncio.Event]:
-        """An event that is set whenever the job may have come further; clear it before looking."""
-        changed = asyncio.Event()
-        self._listeners[job_id].add(changed)
-        if not self.closing and (self._task is None or self._task.done()):
-            self._loop, self._nudged = asyncio.get_running_loop(), asyncio.Event()
-            self._task = asyncio.create_task(self._watch(), name="event-hub")
-        try:
-            yield changed
-        finally:
-            self._listeners[job_id].discard(changed)
-            if not self._listeners[job_id]:
-                del self._listeners[job_id]
-                self._seen.pop(job_id, None)
+    async def follow(
+        self, job_id: str, after: int, quiet_seconds: float
+    ) -> AsyncGenerator[Batch | None, None]:
+        """What follows event `after`, each event once and in order, up to the final one.
 
-    async def read(self, read: Callable[..., T], *arguments: Hashable) -> T:
-        """`read(*arguments)` in a thread, once for everybody who asks for it at the same time.
+        None stands for `quiet_seconds` without any. Ends early when the hub is closed.
 
-        All listeners of a job wake at once and ask for the same events.
+        Raises:
+            StorageError: the store does not answer.
         """
-        key = (read, arguments)
-        if key not in self._reads:
-            self._reads[key] = asyncio.create_task(self._read_once(key, read, *arguments))
-        return cast(T, await asyncio.shield(self._reads[key]))
+        self.num_listeners += 1
+        try:
+            while not self.closing:
+                batch = await self._next((job_id, after), quiet_seconds)
+                yield batch
+                if batch is not None and batch.final:
+                    return
+                after = after if batch is None else batch.last
+        finally:
+            self.num_listeners -= 1
 
-    async def _read_once(self, key: Hashable, read: Callable[..., T], *arguments: Hashable) -> T:
-        # nobody may join once it has begun: it would not see what they were woken for
-        await asyncio.sleep(0)
-        self._reads.pop(key, None)
-        return await run_in_threadpool(read, *arguments)
-
-    @property
-    def num_listeners(self) -> int:
-        return sum(map(len, self._listeners.values()))
+    async def _next(self, position: Position, seconds: float) -> Batch | None:
+        """What follows the position; None if nothing does within `seconds`, or the hub closes."""
+        answer: asyncio.Future[Batch | None] = asyncio.get_running_loop().create_future()
+        self._waiting[answer] = position
+        if self._task is None or self._task.done():
+            self._loop, self._wanted = asyncio.get_running_loop(), asyncio.Event()
+            self._task = asyncio.create_task(self._watch(), name="event-hub")
+        self._wanted.set()
+        try:
+            async with asyncio.timeout(seconds):
+                return await answer
+        except TimeoutError:
+            return None
+        finally:
+            del self._waiting[answer]
 
     def open(self) -> None:
         """Begins anew in the running event loop, after `close` in another one."""
-        self.closing = False
-        self._task = None
-        self._reads.clear()
+        self.closing, self._task = False, None
 
     async def close(self) -> None:
-        """Ends the watching and wakes every listener, for good."""
+        """Ends the watching and the waiting, for good."""
         self.closing = True
-        for listeners in self._listeners.values():
-            for changed in listeners:
-                changed.set()
+        for answer in self._waiting:
+            _settle(answer, None)
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
 
     async def _watch(self) -> None:
-        while self._listeners:
-            self._nudged.clear()
-            for job_id, number in (await self._ask()).items():
-                if self._seen.get(job_id) != number and job_id in self._listeners:
-                    self._seen[job_id] = number
-                    for changed in self._listeners[job_id]:
-                        changed.set()
+        while self.num_listeners:
+            self._wanted.clear()
+            if self._waiting:
+                await self._answer()
             await asyncio.sleep(min(LONGEST_REST, REST_SECONDS * self.num_listeners))
-            await set_within(self._nudged, self._poll_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._wanted.wait()
 
-    async def _ask(self) -> Mapping[str, int]:
+    async def _answer(self) -> None:
+        """One question for everybody who waits; if it fails, they all have to know."""
         try:
-            return await run_in_threadpool(self._last_events, tuple(self._listeners))
-        except StorageError as error:
-            log.warning("The store does not answer, events wait: %s", error)
-        except Exception:
-            log.exception("The hub met an error of its own; it goes on.")
-        return {}
+            found = await run_in_threadpool(self._ask, set(self._waiting.values()))
+        except Exception as error:
+            for answer in self._waiting:
+                _settle(answer, error)
+            return
+        for answer, position in self._waiting.items():
+            if position in found:
+                _settle(answer, found[position])
 
 
-async def set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Whether the event was, or came to be, set within `seconds`."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
+def _settle(answer: asyncio.Future[Batch | None], result: Batch | Exception | None) -> None:
+    if answer.done():  # it has an answer, or nobody waits any more
+        return
+    if isinstance(result, Exception):
+        answer.set_exception(result)
+    else:
+        answer.set_result(result)

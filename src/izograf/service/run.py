@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +16,7 @@ from izograf.engine.fake import FakeEngine
 from izograf.engine.local import LocalEngine, LocalSettings
 from izograf.engine.protocol import Engine
 from izograf.schema.errors import Conflict
+from izograf.service.api.events import batches
 from izograf.service.catalogue import Catalogue
 from izograf.service.context import Service
 from izograf.service.housekeeping import Housekeeper
@@ -49,7 +51,7 @@ def running_service(
         store.jobs.recover()
         metrics = Metrics()
         running = engine or make_engine(settings)
-        hub = EventHub(store.jobs.last_events)
+        hub = EventHub(partial(batches, store.jobs))
         queue = WatchedQueue(store.jobs, metrics, hub.nudge)
         dispatcher = Dispatcher(queue, store.images, running)
         service = Service(settings, store, Catalogue(), running, dispatcher, hub, metrics=metrics)

@@ -7,13 +7,31 @@ row's lock thereby orders the events of a job, whoever writes them.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Connection,
+    Integer,
+    Row,
+    Select,
+    bindparam,
+    column,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from izograf.schema.job import EventKind, JobEvent
 from izograf.store.tables import events, jobs
+
+Position = tuple[str, int]
+"""A job's identifier, and the number of its event up to which somebody knows them; 0 for none."""
 
 
 def change(
@@ -66,15 +84,33 @@ def forget_previews(connection: Connection, job_id: str) -> None:
     )
 
 
-def after(connection: Connection, job_id: str, number: int, limit: int) -> tuple[JobEvent, ...]:
-    """The events of a job that follow event `number`, oldest first."""
-    rows = connection.execute(
-        select(events)
-        .where(events.c.job_id == job_id, events.c.number > number)
-        .order_by(events.c.number)
-        .limit(limit)
+def since(
+    connection: Connection, positions: Collection[Position], limit: int
+) -> dict[Position, tuple[JobEvent, ...]]:
+    """The events that follow each position, oldest first, at most `limit` of each.
+
+    Positions that nothing follows are left out. One statement, however many there are.
+    """
+    query = _following(connection.dialect.name)
+    rows = connection.execute(query, {"positions": [*positions], "limit": limit})
+    found: dict[Position, list[JobEvent]] = defaultdict(list)
+    for row in rows:
+        found[row.job_id, row.after].append(_event(row))
+    return {position: tuple(following) for position, following in found.items()}
+
+
+@cache  # making it takes as long as asking it
+def _following(dialect: str) -> Select[Any]:
+    unpack = func.json_each if dialect == "sqlite" else func.json_array_elements
+    positions = unpack(bindparam("positions", type_=JSON)).table_valued(column("value", JSON))
+    job_id, after = positions.c.value[0].as_string(), positions.c.value[1].as_integer()
+    number = events.c.number  # without gaps, so a range of numbers is a limit
+    last = after + bindparam("limit", type_=Integer)
+    return (
+        select(events, after.label("after"))
+        .where(events.c.job_id == job_id, number > after, number <= last)
+        .order_by(number)
     )
-    return tuple(_event(row) for row in rows)
 
 
 def _event(row: Row[Any]) -> JobEvent:

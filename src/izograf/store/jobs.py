@@ -306,6 +306,14 @@ class JobStore:
         self._database.write(lines.recount)
         return recovered
 
+    def next_in_turn(self, limit: int, owner: str | None = None) -> tuple[Job, ...]:
+        """The queued jobs that come next if nobody else submits; of one owner or of all."""
+        with self._database.reading() as connection:
+            wanted = lines.upcoming(connection, limit, owner)
+            rows = connection.execute(select(jobs).where(jobs.c.id.in_(wanted)))
+            found = {row.id: build_job(row) for row in rows}
+        return tuple(found[job_id] for job_id in wanted if job_id in found)
+
     def queue_position(self, job_id: str) -> int | None:
         """When the job will be claimed if nobody else submits: 1 is next; None if not queued."""
         with self._database.reading() as connection:
@@ -332,10 +340,18 @@ class JobStore:
         """At most `limit` events of a job that follow event `number`, oldest first."""
         if not 1 <= limit <= MAX_EVENTS:
             raise InvalidInput(f"limit must be from 1 to {MAX_EVENTS}, got {limit}.")
-        ids.require_id(ids.JOB, job_id)
-        after = min(max(number, 0), 2**31 - 1)
+        position = (ids.require_id(ids.JOB, job_id), min(max(number, 0), 2**31 - 1 - limit))
+        return self.events_since([position], limit).get(position, ())
+
+    def events_since(
+        self, positions: Collection[events.Position], limit: int = MAX_EVENTS
+    ) -> Mapping[events.Position, tuple[JobEvent, ...]]:
+        """At most `limit` events that follow each position, oldest first; one question.
+
+        A position that nothing follows is left out.
+        """
         with self._database.reading() as connection:
-            return events.after(connection, job_id, after, limit)
+            return events.since(connection, positions, limit)
 
     def last_events(self, job_ids: Collection[str]) -> Mapping[str, int]:
         """The number of the last event of each of these jobs that exists; one question."""

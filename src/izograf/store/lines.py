@@ -13,7 +13,7 @@ of locking, no deadlock.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, groupby, zip_longest
 
 from sqlalchemy import (
     ColumnElement,
@@ -81,6 +81,29 @@ def in_turn(connection: Connection) -> Iterator[tuple[str, int]]:
             if owner is None:
                 break
             yield owner, priority
+
+
+def upcoming(connection: Connection, limit: int, owner: str | None = None) -> list[str]:
+    """The queued jobs that are claimed next if nobody joins, in that order; of one owner or all."""
+    line = queue_lines.c
+    query = select(line.owner, line.priority).where(_IS_WAITING)
+    if owner is not None:
+        query = query.where(line.owner == owner)
+    order = (line.priority.desc(), line.served, line.opened)
+    found: list[str] = []
+    rows = connection.execute(query.order_by(*order).limit(limit))
+    for _, same in groupby(rows.all(), key=lambda row: row.priority):
+        waiting = [_first_in_line(connection, row.owner, row.priority, limit) for row in same]
+        rounds = zip_longest(*waiting)  # every line is served once before any is served again
+        found += [job_id for turn in rounds for job_id in turn if job_id is not None]
+        if len(found) >= limit:
+            break
+    return found[:limit]
+
+
+def _first_in_line(connection: Connection, owner: str, priority: int, limit: int) -> list[str]:
+    query = select(jobs.c.id).where(IS_QUEUED, jobs.c.priority == priority, jobs.c.owner == owner)
+    return list(connection.scalars(query.order_by(jobs.c.id).limit(limit)))
 
 
 def _highest_priority(connection: Connection, *, below: int | None) -> int | None:

@@ -85,6 +85,33 @@ def test_expired_sessions_and_old_keys_go(make_service: MakeService, connect: Co
     assert later["id"] != first["id"]
 
 
+def test_a_repeated_order_is_the_same_job_for_a_day(
+    make_service: MakeService, connect: Connect
+) -> None:
+    service = make_service()
+    client, headers = connect(service), {"Idempotency-Key": "k"}
+    first = client.post("/api/v1/jobs", json=order(), headers=headers).json()
+    for days_later, same in ((0.95, True), (1.05, False)):
+        housekeeper(service, days_later=days_later).tidy()
+        again = client.post("/api/v1/jobs", json=order(), headers=headers).json()
+        assert (again["id"] == first["id"]) == same
+
+
+def test_what_nobody_deleted_stays_however_old(
+    make_service: MakeService, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "SWEEP_GRACE", -1.0)
+    service = make_service()
+    accepted = make_jobs(connect(service), 2)
+    pictures = [service.store.images.of_job(job_id)[0] for job_id in accepted]
+    service.store.images.set_favourite(pictures[0].id, True)
+    done = housekeeper(service, days_later=10_000).tidy()
+    assert (done["pictures"], done["jobs"], done["files"]) == (0, 0, 0)
+    for job_id, picture in zip(accepted, pictures, strict=True):
+        assert service.store.jobs.get(job_id).status == "done"
+        assert service.store.images.read_png(picture.id)
+
+
 def test_one_task_that_fails_stops_no_other(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

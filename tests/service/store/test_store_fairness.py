@@ -106,6 +106,23 @@ def test_p5_control_serving_the_oldest_job_is_unfair(
         check(make_url, folder, 25, fails=True)
 
 
+def test_what_comes_next_is_listed_in_the_order_of_the_claims(store: Store) -> None:
+    for number in range(12):
+        owner = ("ann", "bob", "eve")[number % 3 if number < 6 else 0]
+        store.jobs.submit(owner, "generate", ORDER, priority=number == 7)
+    store.jobs.claim_next()
+    listed = [job.id for job in store.jobs.next_in_turn(50)]
+    assert [job.id for job in store.jobs.next_in_turn(4)] == listed[:4]
+    anns = [job.id for job in store.jobs.next_in_turn(3, "ann")]
+    claimed = []
+    while (claim := store.jobs.claim_next()) is not None:
+        claimed.append(claim[0])
+    assert listed == [job.id for job in claimed]
+    assert len(listed) == 11
+    assert anns == [job.id for job in claimed if job.owner == "ann"][:3]
+    assert store.jobs.next_in_turn(5) == ()
+
+
 def test_a_queue_position_is_when_the_job_is_claimed(store: Store) -> None:
     orders = ["a0", "a0", "a0", "b0", "a5", "c0", "b0", "b5", "a0", "c5", "c0", "c0", "c0"]
     for owner, priority in orders:

@@ -106,6 +106,31 @@ def test_the_disk_is_full_while_a_picture_is_written(
     assert store.jobs.finish(job.id, 1, [one])
 
 
+def test_p13_a_picture_that_cannot_be_synced_leaves_nothing_behind(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+
+    def full(handle: int) -> None:
+        if Path(f"/proc/self/fd/{handle}").readlink().suffix == ".tmp":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(handle)  # the folders are made before the file is
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="disk is full"):
+        ImageFiles(folder / "images").write(b"x")
+    assert any((folder / "images").rglob("*")), "it failed before the file was begun"
+    assert [path for path in (folder / "images").rglob("*") if path.is_file()] == []
+
+
+def test_p13_a_picture_cut_short_on_disk_is_written_anew(folder: Path) -> None:
+    files = ImageFiles(folder / "images")
+    path = files.path(files.write(b"whole"))
+    path.write_bytes(b"who")
+    assert files.write(b"whole") == path.stem
+    assert path.read_bytes() == b"whole"
+
+
 def test_pictures_written_side_by_side_are_found_by_stage_and_a_full_disk_is_said(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from izograf.schema.errors import Conflict, InvalidInput, NotFound, QueueFull, StorageError
 from izograf.schema.job import EventKind, Job, Status, StoredImage
@@ -358,6 +360,32 @@ def test_the_last_events_of_many_jobs_are_one_question(store: Store, request_for
     asked = [first.id, second.id, "job_" + "0" * 26, "nonsense"]
     assert store.jobs.last_events(asked) == {first.id: 3, second.id: 1}
     assert store.jobs.last_events([]) == {}
+
+
+def test_p6_what_follows_many_positions_is_one_question(store: Store, request_for: Request) -> None:
+    first, second, still = (store.jobs.submit("ann", "generate", request_for()) for _ in range(3))
+    claimed(store)
+    for step in range(1, 4):
+        store.jobs.record_step(first.id, 1, step, 9, b"png" if step == 2 else None)
+    positions = [
+        (first.id, 0), (first.id, 3), (second.id, 0), (still.id, 1), (first.id, 99),
+        ("job_" + "0" * 26, 0), ("non'sense", 0),
+    ]  # fmt: skip
+    asked: list[str] = []
+
+    def executed(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        asked.append(statement)
+
+    listening = (store.database.engine, "before_cursor_execute", executed)
+    event.listen(*listening)
+    found = store.jobs.events_since(positions, limit=3)
+    event.remove(*listening)
+    assert len([statement for statement in asked if "SELECT" in statement]) == 1
+    numbers = {position: [e.number for e in following] for position, following in found.items()}
+    assert numbers == {(first.id, 0): [1, 2, 3], (first.id, 3): [4, 5], (second.id, 0): [1]}
+    assert found[first.id, 0] == store.jobs.events_after(first.id, 0, limit=3)
+    assert found[first.id, 3][0].data["png"] == "cG5n"
+    assert store.jobs.events_since([]) == {}
 
 
 def test_counts(store: Store, request_for: Request) -> None:

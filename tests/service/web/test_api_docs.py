@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 from api_support import live
+from web_support import MakeService
 
+from izograf.engine.fake import FakeEngine
 from izograf.service.context import Service
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "api.md"
@@ -26,8 +28,9 @@ def block(language: str, url: str) -> str:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_shell_example_works(service: Service, tmp_path: Path) -> None:
-    with live(service) as server:
+def test_the_shell_example_works(make_service: MakeService, tmp_path: Path) -> None:
+    slow = FakeEngine(step_seconds=0.2, preview_seconds=0.2)  # it lasts until curl follows it
+    with live(make_service(engine=slow)) as server:
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", block("bash", server.url)],
             cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import httpx
@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from web_support import MakeService, wait_until_ended
 
 from izograf.engine.fake import FakeEngine
+from izograf.schema.errors import StoreUnavailable
 from izograf.schema.request import GenerationRequest
 from izograf.service.api import events as events_module
-from izograf.service.api.events import stream_events
+from izograf.service.api.events import batches, stream_events
 from izograf.service.app import create_app
 from izograf.service.context import Service
 from izograf.service.hub import EventHub
@@ -57,8 +58,12 @@ def still(make_service: MakeService) -> Service:
     """A service that computes nothing by itself: the test is its dispatcher."""
     service = make_service()
     service.dispatcher.stop(0)  # type: ignore[attr-defined]
-    hub = EventHub(service.store.jobs.last_events, poll_seconds=0.002)
-    return replace(service, hub=hub)
+    return with_jobs(service, service.store.jobs)
+
+
+def with_jobs(service: Service, jobs: Any, poll_seconds: float = 0.002) -> Service:
+    """The service, its streams reading from `jobs`."""
+    return replace(service, hub=EventHub(partial(batches, jobs), poll_seconds=poll_seconds))
 
 
 def test_a_finished_job_is_replayed_from_anywhere(client: TestClient) -> None:
@@ -157,29 +162,57 @@ def test_p6_reconnecting_anywhere_shows_each_event_once(still: Service) -> None:
     check()
 
 
+async def text_of(service: Service, job_id: str, after: int = 0) -> str:
+    """All that a stream says, to its end."""
+    stream = stream_events(service, job_id, after, heartbeat_seconds=60)
+    return "".join([chunk.decode() async for chunk in stream])
+
+
 def test_p6_what_happens_during_a_look_is_not_missed(still: Service) -> None:
-    """The hub tells of an event while the listener is still reading what was before it."""
+    """The job ends while the store is still giving what was before it, and nobody says so."""
     jobs = still.store.jobs
     job = jobs.submit("ann", "generate", GenerationRequest("scenes"))
     jobs.claim_next()
     rest = iter([jobs.cancel])
 
     class Slow:
-        def events_after(self, *arguments: Any) -> Any:
-            found = jobs.events_after(*arguments)
+        def events_since(self, *arguments: Any) -> Any:
+            found = jobs.events_since(*arguments)
             for change in rest:
                 change(job.id)
-                time.sleep(0.1)  # many polls of the hub
             return found
 
-    service = replace(still, store=replace(still.store, jobs=Slow()))  # type: ignore[arg-type]
-
-    async def everything() -> list[Seen]:
-        stream = stream_events(service, job.id, 0, heartbeat_seconds=60)
-        return parse("".join([chunk.decode() async for chunk in stream]))
-
-    seen = asyncio.run(asyncio.wait_for(everything(), 10))
+    service = with_jobs(still, Slow(), poll_seconds=60)
+    seen = parse(asyncio.run(asyncio.wait_for(text_of(service, job.id), 10)))
     assert [event.kind for event in seen] == ["queued", "started", "cancelled"]
+
+
+def test_p6_a_stream_is_not_held_up_by_others_of_its_job(still: Service) -> None:
+    """One is not read from at all, one begins far behind, one follows as it happens."""
+    jobs = still.store.jobs
+    job = jobs.submit("ann", "generate", GenerationRequest("scenes"))
+    jobs.claim_next()
+    steps = 2 * events_module.AT_ONCE + 20
+    for step in range(steps):
+        jobs.record_step(job.id, 1, step, steps)
+    last = steps + 2
+
+    async def everybody() -> tuple[str, str, str]:
+        unread = stream_events(still, job.id, 0, heartbeat_seconds=60)
+        begun = [await anext(unread), await anext(unread)]
+        newest = asyncio.create_task(text_of(still, job.id, last))
+        behind = asyncio.create_task(text_of(still, job.id))
+        await asyncio.to_thread(jobs.cancel, job.id)
+        texts = await asyncio.wait_for(asyncio.gather(newest, behind), 20)
+        assert still.hub.num_listeners == 1
+        assert len(parse(begun[1].decode())) == events_module.AT_ONCE, "what it holds is bounded"
+        late = b"".join([*begun, *[chunk async for chunk in unread]]).decode()
+        return (*texts, late)
+
+    newest, behind, late = asyncio.run(everybody())
+    assert [event.number for event in parse(newest)] == [last + 1]
+    assert [event.number for event in parse(behind)] == list(range(1, last + 2))
+    assert late == behind
 
 
 def test_p6_a_cut_connection_continues_where_it_was(make_service: MakeService) -> None:
@@ -276,72 +309,98 @@ def test_a_client_that_leaves_is_forgotten(held: tuple[Service, Live, str]) -> N
     assert until(lambda: service.hub.num_listeners == 0)
 
 
-def test_a_hundred_clients_cost_one_question(still: Service) -> None:
-    """However many listen, the store is asked once a poll, and once for the events they share."""
-    jobs, questions, reads = still.store.jobs, 0, 0
-    lock = threading.Lock()
+@pytest.mark.parametrize("num_jobs", [1, 100])
+def test_a_hundred_clients_cost_one_question(still: Service, num_jobs: int) -> None:
+    """However many listen, to one job or to many, the store is asked for all of them at once."""
+    jobs, questions = still.store.jobs, 0
 
     class Counted:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(jobs, name)
-
-        def last_events(self, ids: Sequence[str]) -> Any:
+        def events_since(self, *arguments: Any) -> Any:
             nonlocal questions
-            with lock:
-                questions += 1
-            return jobs.last_events(ids)
+            questions += 1
+            return jobs.events_since(*arguments)
 
-        def events_after(self, *arguments: Any) -> Any:
-            nonlocal reads
-            with lock:
-                reads += 1
-            return jobs.events_after(*arguments)
-
-    counted = Counted()
-    store = replace(still.store, jobs=counted)  # type: ignore[arg-type]
-    service = replace(still, store=store, hub=EventHub(counted.last_events, poll_seconds=0.05))
-    job = jobs.submit("ann", "generate", GenerationRequest("scenes"))
-    jobs.claim_next()
+    service = with_jobs(still, Counted(), poll_seconds=60)
+    order = GenerationRequest("scenes")
+    made = [jobs.submit("ann", "generate", order).id for _ in range(num_jobs)]
 
     async def all_of_them() -> list[str]:
-        async def one() -> str:
-            return "".join([c.decode() async for c in stream_events(service, job.id, 0)])
+        listening = (text_of(service, made[n % num_jobs]) for n in range(100))
+        clients = [asyncio.create_task(one) for one in listening]
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(lambda: [jobs.cancel(job_id) for job_id in made])
+        service.hub.nudge()
+        return await asyncio.wait_for(asyncio.gather(*clients), 20)
 
-        clients = [asyncio.create_task(one()) for _ in range(100)]
-        for step in range(5):
-            await asyncio.sleep(0.1)
-            await asyncio.to_thread(jobs.record_step, job.id, 1, step, 18)
-        await asyncio.sleep(0.1)
-        await asyncio.to_thread(jobs.cancel, job.id)
-        return await asyncio.gather(*clients)
-
-    start = time.monotonic()
     texts = asyncio.run(all_of_them())
-    polls = (time.monotonic() - start) / 0.05
-    assert {tuple(event.number for event in parse(text)) for text in texts} == {tuple(range(1, 9))}
-    assert questions <= polls + 2
-    # clients that wake together read together; without sharing it would be 700
-    assert reads < 200
+    assert [[event.kind for event in parse(text)] for text in texts] == [
+        ["queued", "cancelled"]
+    ] * 100
+    # what there was, nothing yet, what came; and one more if the second was asked late
+    assert 2 <= questions <= 4
 
 
-def test_a_store_that_fails_ends_the_stream_for_the_client_to_come_back(
-    still: Service, tmp_path: Path
-) -> None:
-    assert tmp_path
-    job = still.store.jobs.submit("ann", "generate", GenerationRequest("scenes"))
+def test_what_this_process_writes_is_heard_without_a_poll(still: Service) -> None:
+    jobs = still.store.jobs
+    job = jobs.submit("ann", "generate", GenerationRequest("scenes"))
+    service = with_jobs(still, jobs, poll_seconds=60)
 
-    class Away:
-        def events_after(self, *_: Any) -> Any:
-            from izograf.schema.errors import StoreUnavailable
+    async def follow() -> str:
+        client = asyncio.create_task(text_of(service, job.id))
+        await asyncio.sleep(0.1)  # it has heard what there was
+        await asyncio.to_thread(jobs.cancel, job.id)
+        await asyncio.to_thread(service.hub.nudge)
+        return await asyncio.wait_for(client, 10)
 
-            raise StoreUnavailable("away")
+    assert [event.kind for event in parse(asyncio.run(follow()))] == ["queued", "cancelled"]
 
-    service = replace(still, store=replace(still.store, jobs=Away()))  # type: ignore[arg-type]
 
-    async def everything() -> list[bytes]:
-        return [chunk async for chunk in stream_events(service, job.id, 0)]
+def test_an_event_is_encoded_once_for_all_who_hear_it(still: Service) -> None:
+    jobs = still.store.jobs
+    job = jobs.submit("ann", "generate", GenerationRequest("scenes"))
+    jobs.claim_next()
+    jobs.record_step(job.id, 1, 1, 18, PNG)
 
-    assert len(asyncio.run(everything())) == 1
+    async def one() -> bytes:
+        stream = stream_events(still, job.id, 0)
+        chunk = [await anext(stream), await anext(stream)][1]
+        await stream.aclose()  # type: ignore[attr-defined]
+        return chunk
+
+    async def many() -> list[bytes]:
+        return await asyncio.gather(*[one() for _ in range(5)])
+
+    first, *others = asyncio.run(many())
+    assert parse(first.decode())[-1].data["png"]
+    assert all(other is first for other in others)
+
+
+def test_a_store_that_fails_ends_the_streams_for_the_clients_to_come_back(still: Service) -> None:
+    jobs = still.store.jobs
+    job = jobs.submit("ann", "generate", GenerationRequest("scenes"))
+    away = threading.Event()
+
+    class SometimesAway:
+        def events_since(self, *arguments: Any) -> Any:
+            if away.is_set():
+                raise StoreUnavailable("away")
+            return jobs.events_since(*arguments)
+
+    service = with_jobs(still, SometimesAway())
+
+    async def both() -> list[str]:
+        clients = [asyncio.create_task(text_of(service, job.id)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        away.set()
+        texts = await asyncio.wait_for(asyncio.gather(*clients), 10)
+        with pytest.raises(StoreUnavailable):
+            await asyncio.wait_for(events_module.wait_until_ended(service, job.id), 10)
+        away.clear()
+        jobs.cancel(job.id)
+        return [*texts, await asyncio.wait_for(text_of(service, job.id), 10)]
+
+    kinds = [[event.kind for event in parse(text)] for text in asyncio.run(both())]
+    assert kinds == [["queued"], ["queued"], ["queued", "cancelled"]]
 
 
 def test_the_application_opens_its_streams_again(service: Service) -> None:

@@ -11,6 +11,7 @@ from izograf.service.api import (
     metrics,
     models,
     status,
+    streams,
     verification,
 )
 
@@ -18,6 +19,7 @@ ROUTERS = (
     health.router,
     metrics.router,
     jobs.router,
+    streams.router,
     images.router,
     collections.router,
     models.router,

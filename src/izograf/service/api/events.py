@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from contextlib import aclosing
+from typing import Any
 
 from starlette.responses import StreamingResponse
 
@@ -12,13 +15,16 @@ from izograf.schema.errors import IzografError
 from izograf.schema.job import EventKind, JobEvent
 from izograf.service.api.views import moment
 from izograf.service.context import Service
-from izograf.service.hub import set_within
+from izograf.service.hub import Batch
+from izograf.store.events import Position
+from izograf.store.jobs import JobStore
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 15.0
 RETRY_MILLISECONDS = 1000
-AT_ONCE = 200  # events of one read
+AT_ONCE = 100  # events of a job in one answer
+GONE = "gone"  # said in a stream of several jobs of one that does not exist any more
 FINAL = frozenset({EventKind.DONE, EventKind.FAILED, EventKind.CANCELLED, EventKind.DEAD})
 # a proxy must pass every event on at once
 HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
@@ -38,8 +44,24 @@ class EventStream(StreamingResponse):
 
 def encode(event: JobEvent) -> bytes:
     """The event on the wire: its number as the id, its kind, and its data as one line of JSON."""
-    data = json.dumps({"at": moment(event.at), **event.data}, separators=(",", ":"))
-    return f"id: {event.number}\nevent: {event.kind}\ndata: {data}\n\n".encode()
+    data = {"at": moment(event.at), "job": event.job_id, **event.data}
+    return f"id: {event.number}\nevent: {event.kind}\ndata: {_json(data)}\n\n".encode()
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, separators=(",", ":"))
+
+
+def batches(jobs: JobStore, positions: Collection[Position]) -> dict[Position, Batch]:
+    """What follows each position, for the hub; nobody else reads or encodes events of a stream.
+
+    Raises:
+        StorageError: the store does not answer.
+    """
+    return {
+        position: Batch(b"".join(map(encode, events)), events[-1].number, events[-1].kind in FINAL)
+        for position, events in jobs.events_since(positions, AT_ONCE).items()
+    }
 
 
 async def stream_events(
@@ -50,23 +72,49 @@ async def stream_events(
     It also ends, for the client to come back, when the service stops or the store fails.
     """
     yield _FIRST
-    async with service.hub.listen(job_id) as changed:
-        while not service.hub.closing:
-            changed.clear()
-            try:
-                events = await service.hub.read(
-                    service.store.jobs.events_after, job_id, after, AT_ONCE
-                )
-            except IzografError as error:
-                log.warning("A stream of events ends early: %s", error)
-                return
-            for event in events:
-                yield encode(event)
-                after = event.number
-            if events and events[-1].kind in FINAL:
-                return
-            if len(events) < AT_ONCE and not await set_within(changed, heartbeat_seconds):
-                yield _HEARTBEAT
+    try:
+        async with aclosing(service.hub.follow(job_id, after, heartbeat_seconds)) as found:
+            async for batch in found:
+                yield _HEARTBEAT if batch is None else batch.content
+    except IzografError as error:
+        log.warning("A stream of events ends early: %s", error)
+
+
+async def stream_jobs(
+    service: Service,
+    positions: Mapping[str, int],
+    gone: Collection[str],
+    *,
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
+) -> AsyncIterator[bytes]:
+    """The streams of several jobs in one, each in order; first, which jobs there are none of."""
+    yield _FIRST
+    for job_id in gone:
+        yield f"event: {GONE}\ndata: {_json({'job': job_id})}\n\n".encode()
+    waiting: dict[asyncio.Task[Batch | None], AsyncGenerator[Batch | None, None]] = {}
+    try:
+        for job_id, after in positions.items():
+            found = service.hub.follow(job_id, after, heartbeat_seconds)
+            waiting[_next(found)] = found
+        while waiting:
+            ready, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in ready:
+                found = waiting.pop(task)
+                try:
+                    batch = task.result()
+                except StopAsyncIteration:
+                    continue
+                waiting[_next(found)] = found
+                yield _HEARTBEAT if batch is None else batch.content
+    except IzografError as error:
+        log.warning("A stream of events ends early: %s", error)
+    finally:
+        for task in waiting:
+            task.cancel()  # its generator ends where it waits
+
+
+def _next(found: AsyncGenerator[Batch | None, None]) -> asyncio.Task[Batch | None]:
+    return asyncio.ensure_future(anext(found))
 
 
 async def wait_until_ended(service: Service, job_id: str) -> bool:
@@ -75,14 +123,5 @@ async def wait_until_ended(service: Service, job_id: str) -> bool:
     Raises:
         StorageError: the store does not answer.
     """
-    after = 0
-    async with service.hub.listen(job_id) as changed:
-        while not service.hub.closing:
-            changed.clear()
-            events = await service.hub.read(service.store.jobs.events_after, job_id, after, AT_ONCE)
-            if events and events[-1].kind in FINAL:
-                return True
-            after = events[-1].number if events else after
-            if len(events) < AT_ONCE:
-                await set_within(changed, HEARTBEAT_SECONDS)
-    return False
+    async with aclosing(service.hub.follow(job_id, 0, HEARTBEAT_SECONDS)) as found:
+        return any([batch.final async for batch in found if batch is not None])

@@ -90,13 +90,11 @@ def live_jobs(service: Service, jobs: Iterable[Job]) -> list[LiveJob]:
     return [live_job(service, job, seconds) for job in jobs]
 
 
-def active_jobs(service: Service, owner: str | None, limit: int = MOST_CARDS) -> list[Job]:
-    """Running jobs, then waiting ones; of `owner`, or of everybody."""
-    found: list[Job] = []
-    for status in (Status.RUNNING, Status.QUEUED):
-        page = service.store.jobs.list_jobs(owner=owner, status=status, limit=limit)
-        found.extend(page.items)
-    return found[:limit]
+def active_jobs(service: Service, owner: str, limit: int = MOST_CARDS) -> list[Job]:
+    """The owner's running jobs, then the waiting ones that come next."""
+    jobs = service.store.jobs
+    running = jobs.list_jobs(owner=owner, status=Status.RUNNING, limit=limit).items
+    return [*running, *jobs.next_in_turn(limit, owner)][:limit]
 
 
 def seconds_each(service: Service) -> float:

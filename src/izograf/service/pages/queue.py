@@ -34,8 +34,8 @@ def _state(service: Service, identity: Identity) -> dict[str, Any]:
     owner = identity.visible_owner
     jobs = service.store.jobs
     running = jobs.list_jobs(owner=owner, status=Status.RUNNING, limit=MOST_WAITING).items
-    waiting = jobs.list_jobs(owner=owner, status=Status.QUEUED, limit=MOST_WAITING).items
-    shown = sorted(live.live_jobs(service, waiting), key=lambda job: job.position or 0)
+    waiting = jobs.next_in_turn(MOST_WAITING, owner)
+    shown = live.live_jobs(service, waiting)
     num_waiting = jobs.num_queued()
     return {
         "running": live.live_jobs(service, sorted(running, key=lambda job: job.started or 0)),

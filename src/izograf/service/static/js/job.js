@@ -1,11 +1,10 @@
-// <iz-job>: one job, live. Its events come by SSE and are replayed after a break, each once.
-import { connection } from "./app.js";
+// <iz-job>: one job, live.
 import { ask, fragment, toast } from "./api.js";
+import { FINAL, GONE, follow } from "./events.js";
 import { duration, localTimes, t } from "./text.js";
 
 const MOST_FRAMES = 8;
 const POLL_MILLISECONDS = 2000;
-const FINAL = ["done", "failed", "cancelled", "dead"];
 
 class Job extends HTMLElement {
   connectedCallback() {
@@ -14,68 +13,25 @@ class Job extends HTMLElement {
       event.preventDefault();
       this.remove();
     });
-    if (!FINAL.includes(this.dataset.status)) this.follow(0);
+    if (!FINAL.includes(this.dataset.status)) {
+      this.unfollow = follow(this.dataset.job, (kind, data) => this.happened(kind, data));
+    }
     if (this.dataset.status === "queued") this.watchQueue();
   }
 
   disconnectedCallback() {
-    this.source?.close();
+    this.unfollow?.();
     clearTimeout(this.timer);
     clearInterval(this.watching);
   }
 
   get url() { return `/api/v1/jobs/${this.dataset.job}`; }
 
-  follow(after) {
-    this.last = after;
-    this.source = new EventSource(`${this.url}/events${after ? `?after=${after}` : ""}`);
-    this.source.onopen = () => {
-      clearTimeout(this.timer);
-      this.timer = null;
-      this.wait = 500;
-      connection(false);
-    };
-    this.source.onerror = () => this.broken();
-    for (const kind of ["queued", "started", "step", "preview", "retried", ...FINAL]) {
-      this.source.addEventListener(kind, (event) => this.happened(kind, event));
-    }
-  }
-
-  /** The browser connects again by itself, unless the answer was an error. */
-  async broken() {
-    if (this.source.readyState === EventSource.CONNECTING) {
-      if (!navigator.onLine) connection(true);
-      this.timer ??= setTimeout(() => { this.timer = null; this.look(); }, 2000);
-      return;
-    }
-    this.wait = Math.min((this.wait ?? 500) * 2, 15000);
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.look(true), this.wait);
-  }
-
-  /** Asks how the job is, for streams can end before we learn of it. */
-  async look(again = false) {
-    if (!this.isConnected || this.source.readyState === EventSource.OPEN) return;
-    try {
-      const job = await ask(this.url);
-      connection(false);
-      if (FINAL.includes(job.status)) this.ended();
-      else if (again) this.follow(this.last);
-    } catch (error) {
-      if (error.status === 404) { this.remove(); return; }
-      connection(true);
-      this.timer = setTimeout(() => this.look(again), this.wait = Math.min((this.wait ?? 500) * 2, 15000));
-    }
-  }
-
-  happened(kind, event) {
-    const number = Number(event.lastEventId);
-    if (number <= this.last) return;
-    this.last = number;
-    const data = JSON.parse(event.data);
+  happened(kind, data) {
     if (kind === "step" || kind === "preview") this.stepped(data);
     else if (kind === "started") this.say(t("generate.js.running"), t("generate.js.preparing"));
     else if (kind === "retried") this.restarted(data);
+    else if (kind === GONE) this.remove();
     else if (FINAL.includes(kind)) this.ended();
   }
 
@@ -142,7 +98,6 @@ class Job extends HTMLElement {
   }
 
   async ended() {
-    this.source.close();
     clearInterval(this.watching);
     clearTimeout(this.timer);
     try {

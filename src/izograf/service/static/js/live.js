@@ -1,11 +1,11 @@
 // Sections that show a job: read again from the server when the job has ended. The server alone
 // writes what they say; forms marked `data-in-place` change only their section of the page.
 import { toast } from "./api.js";
+import { FINAL, GONE, follow } from "./events.js";
 import { localTimes, t } from "./text.js";
 import { sizePictures } from "./app.js";
 
-const FINAL = ["done", "failed", "cancelled", "dead"];
-const streams = new Map();
+const listening = new Set();
 
 /** Puts the section `id` of another version of this page in place of ours. */
 function replaceSection(page, id) {
@@ -41,20 +41,16 @@ async function readAgain(id) {
 export function watch() {
   for (const place of document.querySelectorAll("[data-job]")) {
     const job = place.dataset.job;
-    if (streams.has(job)) continue;
+    if (listening.has(job)) continue;
     const section = place.closest("[data-live]").id;
-    const source = new EventSource(`/api/v1/jobs/${job}/events`);
-    streams.set(job, source);
-    const onStep = (event) => {
-      const { step, num_steps: total } = JSON.parse(event.data);
+    listening.add(job);
+    follow(job, (kind, { step, num_steps: total }) => {
       const bar = document.querySelector(`[data-job="${job}"] progress`);
       if (bar && total) { bar.max = total; bar.value = step; }
-    };
-    source.addEventListener("step", onStep);
-    source.addEventListener("preview", onStep);
-    for (const kind of FINAL) {
-      source.addEventListener(kind, () => { source.close(); streams.delete(job); readAgain(section); });
-    }
+      if (kind !== GONE && !FINAL.includes(kind)) return;
+      listening.delete(job);
+      readAgain(section);
+    });
   }
 }
 
@@ -83,5 +79,4 @@ document.addEventListener("submit", async (event) => {
     for (const button of buttons) button.disabled = false;
   }
 });
-addEventListener("pagehide", () => { for (const source of streams.values()) source.close(); });
 watch();
