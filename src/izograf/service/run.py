@@ -77,6 +77,7 @@ def make_engine(settings: ServiceSettings) -> Engine:
         LocalSettings(
             devices=settings.devices,
             precision=settings.precision,
+            backend=settings.backend,
             batch_size=settings.batch_size,
             preview_seconds=settings.preview_seconds,
             max_model_loads=settings.max_model_loads,

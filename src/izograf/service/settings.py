@@ -51,6 +51,7 @@ class ServiceSettings(BaseSettings):
     engine: Literal["local", "fake"] = "local"
     devices: tuple[str, ...] = ("auto",)
     precision: str = "auto"
+    backend: str = "auto"
     batch_size: int = Field(16, ge=1, le=256)
     max_model_loads: int = Field(100, ge=0)
     max_memory_bytes: int = Field(0, ge=0)

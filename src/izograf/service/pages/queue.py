@@ -55,8 +55,14 @@ def _state(service: Service, identity: Identity) -> dict[str, Any]:
 
 
 def _ended(service: Service, owner: str | None) -> list[Job]:
-    page = service.store.jobs.list_jobs(owner=owner, limit=MOST_ENDED * 2)
-    return [job for job in page.items if job.status.final][:MOST_ENDED]
+    """The jobs that ended last, however many wait."""
+    found = [
+        job
+        for status in Status
+        if status.final
+        for job in service.store.jobs.list_jobs(owner=owner, status=status, limit=MOST_ENDED).items
+    ]
+    return sorted(found, key=lambda job: job.finished or 0, reverse=True)[:MOST_ENDED]
 
 
 def _names(service: Service, jobs: list[Job]) -> dict[str, str]:
