@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -159,18 +159,38 @@ class Generator(Protocol):
         ...
 
 
+@runtime_checkable
+class Autoencoder(Protocol):
+    """A trained model that also turns pictures into codes and back; any family may be one.
+
+    Codes are float32 [B,*shape] on the CPU, in units of the model's prior: where it samples, its
+    codes are drawn from N(0, I), so that codes of pictures and of samples can be mixed.
+    """
+
+    card: ModelCard
+
+    def encode(self, images: Tensor, condition: Condition = ...) -> Tensor:
+        """Float32 [B,3,S,S] in [-1,1], S = card.image_size, -> codes; of a posterior, its mean."""
+        ...
+
+    def decode(self, codes: Tensor, condition: Condition = ...) -> Tensor:
+        """Codes -> float32 [B,3,S,S] in [-1,1] on the CPU."""
+        ...
+
+
 @dataclass(frozen=True)
 class Phase:
     """One optimisation step of an objective: the loss, whose optimiser, and how often.
 
     `loss(batch, rng)` returns the scalar to minimise and named scalars to log. `every = n` runs
-    the phase at every n-th step (lazy regularisation).
+    the phase at every n-th step (lazy regularisation), `after = n` once n images were seen.
     """
 
     name: str
     optimizer: str
     loss: Callable[[Batch, torch.Generator], tuple[Tensor, Mapping[str, Tensor]]]
     every: int = 1
+    after: int = 0
 
 
 class Objective(Protocol):

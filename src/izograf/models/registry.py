@@ -10,7 +10,7 @@ from torch import nn
 
 from izograf.core.registry import Registry
 
-Kind = Literal["denoiser", "generator", "discriminator", "classifier"]
+Kind = Literal["denoiser", "generator", "discriminator", "classifier", "autoencoder", "codec"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,10 @@ class NetworkType:
         kind: "denoiser" (x [B,C,H,W], c_noise [B], Condition) -> like x;
             "generator" (z [B,config.latent_dim], Condition) -> image [B,3,H,W] in [-1,1];
             "discriminator" (image, Condition) -> logits [B];
-            "classifier" (image) -> logits [B,config.num_classes].
+            "classifier" (image) -> logits [B,config.num_classes];
+            "autoencoder" (image, noise [B,*config.latent_shape], Condition) -> image, by way of
+            mean + deviation * noise where the encoder gives a posterior;
+            "codec" (image, noise [B,*config.latent_shape]) -> image, the same without classes.
     """
 
     config: type[Any]
