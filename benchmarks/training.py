@@ -49,8 +49,9 @@ from izograf.core.devices import Placement, Precision, choose_placement
 from izograf.core.types import Batch, Condition
 from izograf.diffusion.denoiser import Denoiser
 from izograf.diffusion.precondition import Flow
-from izograf.objectives.denoising import DenoisingObjective, NoiseLaw
-from izograf.recipes.diffusion_unet import DEFAULTS
+from izograf.objectives.denoising import DenoisingObjective
+from izograf.objectives.noise import LogNormal
+from izograf.recipes.denoising import DEFAULTS
 from izograf.recipes.parts import make_optimizer
 from izograf.training.ema import MovingAverage
 from izograf.training.trainer import StopTraining, TrainingConfig, TrainingState, train
@@ -70,7 +71,7 @@ def our_step(batch_size: int, precision: Precision) -> Subject:
     objective = DenoisingObjective(
         denoiser,
         make_optimizer(denoiser.parameters(), DEFAULTS),
-        noise_law=NoiseLaw(),
+        noise_law=LogNormal(),
         class_dropout=0.1,
     )
     rng = torch.Generator().manual_seed(0)

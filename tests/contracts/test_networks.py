@@ -28,6 +28,14 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
         "image_size": 16, "num_classes": NUM_CLASSES, "patch_size": 2, "width": 16,
         "multipliers": (1, 2), "depth": 1, "attention": (4,), "head_dim": 16,
     },
+    "dit": {
+        "image_size": 16, "num_classes": NUM_CLASSES, "patch_size": 4, "width": 32, "depth": 2,
+        "head_dim": 16,
+    },
+    "uvit": {
+        "image_size": 16, "num_classes": NUM_CLASSES, "patch_size": 4, "width": 32, "depth": 3,
+        "head_dim": 16, "positions": "learned",
+    },
     "dcgan-generator": {
         "image_size": 16, "num_classes": NUM_CLASSES, "latent_dim": 8, "width": 8, "depth": 1,
         "class_dim": 4,
@@ -36,6 +44,10 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
         "image_size": 16, "num_classes": NUM_CLASSES, "width": 8, "depth": 1,
     },
     "classifier": {"image_size": 16, "num_classes": NUM_CLASSES, "width": 16, "depth": 1},
+    "kl-autoencoder": {"image_size": 16, "width": 8, "patch_size": 2, "latent_channels": 3},
+    "vae": {
+        "image_size": 16, "num_classes": NUM_CLASSES, "latent_dim": 8, "width": 8, "class_dim": 4,
+    },
 }  # fmt: skip
 
 # Values no network can have; each is tried on every config that has the field.
@@ -48,15 +60,22 @@ IMPOSSIBLE: Mapping[str, tuple[Any, ...]] = {
     "class_dim": (0,),
     "width": (0, -8),
     "max_width": (0,),
+    "max_multiplier": (0,),
+    "latent_channels": (0,),
     "multipliers": ((), (0,), (1, -1)),
     "depth": (-1,),
     "head_dim": (0,),
+    "mlp_ratio": (0,),
+    "text_tokens": (-1, 3),
+    "text_dim": (-1, 3),
+    "image_channels": (-1,),
     "dropout": (1.0, -0.1, float("nan")),
 }
 
 # Values of the wrong type, which the type checker refuses in Python and the loader in a card.
 MISTYPED: Mapping[str, tuple[Any, ...]] = {
     "activation": ("sine", 1),
+    "positions": ("none", 0),
     "image_size": (16.0, "16", True, None),
     "width": ([16],),
     "multipliers": (2, [1.5], ["1"]),
@@ -104,13 +123,29 @@ ARGUMENTS: Mapping[str, Arguments] = {
     "generator": lambda c, rng: (torch.randn(BATCH, c.latent_dim, generator=rng), classes(c, rng)),
     "discriminator": lambda c, rng: (image(c, rng), classes(c, rng)),
     "classifier": lambda c, rng: (image(c, rng),),
+    "autoencoder": lambda c, rng: (
+        image(c, rng),
+        torch.randn(BATCH, *c.latent_shape, generator=rng),
+        classes(c, rng),
+    ),
+    "codec": lambda c, rng: (
+        image(c, rng),
+        torch.randn(BATCH, *c.latent_shape, generator=rng),
+    ),
 }
 
 SHAPES: Mapping[str, Callable[[Any], tuple[int, ...]]] = {
-    "denoiser": lambda c: (BATCH, c.channels, c.image_size, c.image_size),
+    "denoiser": lambda c: (
+        BATCH,
+        c.channels * (1 + c.learned_variance),
+        c.image_size,
+        c.image_size,
+    ),
     "generator": lambda c: (BATCH, 3, c.image_size, c.image_size),
     "discriminator": lambda c: (BATCH,),  # noqa: ARG005
     "classifier": lambda c: (BATCH, c.num_classes),
+    "autoencoder": lambda c: (BATCH, c.channels, c.image_size, c.image_size),
+    "codec": lambda c: (BATCH, 3, c.image_size, c.image_size),
 }
 
 
@@ -148,7 +183,7 @@ def test_output_depends_on_every_argument(name: str) -> None:
             assert not torch.allclose(network(*changed), output, atol=1e-6), f"argument {position}"
 
 
-CONDITIONED = [name for name in NETWORKS if NETWORKS[name].kind != "classifier"]
+CONDITIONED = [name for name in NETWORKS if NETWORKS[name].kind not in ("classifier", "codec")]
 
 
 @pytest.mark.parametrize("name", CONDITIONED)
@@ -258,7 +293,8 @@ def test_config_is_frozen_and_names_its_fields_as_others_do(name: str) -> None:
     config_type = NETWORKS[name].config
     assert config_type.__dataclass_params__.frozen
     fields = {field.name for field in dataclasses.fields(config_type)}
-    assert {"image_size", "num_classes", "width"} <= fields
+    blind = NETWORKS[name].kind == "codec"
+    assert {"image_size", "width"} | (set() if blind else {"num_classes"}) <= fields
 
 
 def cases(table: Mapping[str, tuple[Any, ...]]) -> list[tuple[str, str, Any]]:
@@ -294,10 +330,20 @@ def settings_of(network_type: NetworkType) -> st.SearchStrategy[list[str]]:
         "patch_size": st.sampled_from([1, 2, 4, 8]),
         "width": numbers,
         "max_width": numbers,
+        "max_multiplier": st.integers(0, 4),
+        "latent_dim": numbers,
+        "latent_channels": st.integers(0, 4),
+        "variational": st.booleans(),
         "multipliers": st.lists(st.sampled_from([1, 2, 3]), max_size=3),
         "depth": st.integers(0, 2),
         "attention": st.lists(st.sampled_from([2, 4, 8, 16]), max_size=2),
         "head_dim": numbers,
+        "mlp_ratio": st.integers(0, 4),
+        "text_tokens": st.integers(0, 3),
+        "text_dim": st.sampled_from([0, 5]),
+        "image_channels": st.integers(0, 4),
+        "learned_variance": st.sampled_from(["true", "false"]),
+        "positions": st.sampled_from(["sincos", "learned"]),
         "num_classes": st.integers(0, 3),
         "image_size": st.sampled_from([8, 12, 16, 32]),
         "activation": st.sampled_from(["silu", "relu", "gelu", "leaky_relu"]),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +42,16 @@ class Tiny:
 
 TINY: Mapping[str, Tiny] = {
     "diffusion-unet": Tiny(16, ("width=16", "depth=1", "head_dim=16")),
+    "ddpm": Tiny(16, ("width=16", "depth=1", "head_dim=16")),
+    "dit": Tiny(16, ("width=32", "depth=2", "head_dim=16")),
+    "uvit": Tiny(16, ("width=32", "depth=3", "head_dim=16")),
     "dcgan": Tiny(16, ("width=8", "latent_dim=8", "class_dim=4")),
     "classifier": Tiny(16, ("width=16", "depth=1")),
+    "latent-diffusion": Tiny(16, ("width=16", "depth=1", "head_dim=16")),
+    "kl-autoencoder": Tiny(16, ("width=8", "latent_channels=3")),
+    "ae": Tiny(16, ("width=8", "latent_dim=8", "class_dim=4")),
+    "vae": Tiny(16, ("width=8", "latent_dim=8", "class_dim=4")),
+    "cvae": Tiny(16, ("width=8", "latent_dim=8", "class_dim=4")),
 }
 
 
@@ -63,9 +73,12 @@ def test_no_recipe_in_the_table_is_gone() -> None:
     ("name", "objective"),
     [(name, what) for name in RECIPES if name in TINY for what in sorted(RECIPES[name].objectives)],
 )
-def test_a_recipe_trains_with_every_objective_it_names(name: str, objective: str) -> None:
-    RECIPES[name].check(Hyperparameters(objective=objective))
-    job = build(name, objective=objective)
+def test_a_recipe_trains_with_every_objective_it_names(
+    name: str, objective: str, tmp_path: Path
+) -> None:
+    RECIPES[name].check(Hyperparameters(objective=objective, **needs(name)))
+    needed = {"perceptual": some_classifier(tmp_path)} if objective == "perceptual" else {}
+    job = build(name, objective=objective, **needed)
     recorder = run(job, fresh_state(job), steps=1)
     assert all(math.isfinite(float(value)) for value in recorder.stats[0].values())
 
@@ -121,6 +134,7 @@ def build(name: str, **chosen: Any) -> Job:
             "precision": "fp32",
             "settings": tiny.settings,
             "seed": 3,
+            **needs(name),
             **chosen,
         }
     )
@@ -132,6 +146,30 @@ def build(name: str, **chosen: Any) -> Job:
         hyperparameters=hyperparameters,
     )
     return RECIPES[name].build(request)
+
+
+def needs(name: str) -> dict[str, Any]:
+    """What a run of the recipe cannot do without."""
+    return {"autoencoder": some_autoencoder()} if "autoencoder" in RECIPES[name].needs else {}
+
+
+@cache
+def some_autoencoder() -> str:
+    """A folder with an untrained autoencoder in it, the same for all tests of this file."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    job = build("kl-autoencoder")
+    assert job.export is not None
+    job.export(fresh_state(job).average.modules, Path(folder.name), {})
+    return folder.name
+
+
+def some_classifier(folder: Path) -> str:
+    """A folder with an untrained classifier in it, for the loss that looks at features."""
+    job = build("classifier")
+    assert job.export is not None
+    job.export(fresh_state(job).average.modules, folder, {})
+    return str(folder)
 
 
 def fresh_state(job: Job, *, share: float | None = None) -> TrainingState:
@@ -189,7 +227,7 @@ class OnlyPhase:
 
     def __init__(self, whole: Objective, phase: Phase) -> None:
         self.modules, self.averaged = whole.modules, whole.averaged
-        self._whole, self._phase = whole, replace(phase, every=1)
+        self._whole, self._phase = whole, replace(phase, every=1, after=0)
 
     def optimizers(self) -> Mapping[str, Optimizer]:
         return self._whole.optimizers()
@@ -209,7 +247,11 @@ def test_every_statistic_of_every_step_is_finite_and_every_phase_reports_its_los
     assert len(recorder.stats) == STEPS
     phases = job.objective.phases()
     for step, stats in enumerate(recorder.stats):
-        due = {f"{phase.name}/loss" for phase in phases if step % phase.every == 0}
+        due = {
+            f"{phase.name}/loss"
+            for phase in phases
+            if step % phase.every == 0 and step * BATCH >= phase.after
+        }
         assert due <= set(stats)
         for key, value in stats.items():
             assert value.shape == (), key

@@ -23,6 +23,9 @@ TINY = {
         "width=16", "depth=1", "head_dim=16", "multipliers=1,2", "attention=4",
     ),
     "dcgan": ("width=8", "latent_dim=8", "class_dim=8"),
+    "kl-autoencoder": ("width=8", "latent_channels=3"),
+    "latent-diffusion": ("width=16", "depth=1", "head_dim=16"),
+    "cvae": ("width=8", "latent_dim=8", "class_dim=8"),
     "classifier": ("width=16", "depth=1"),
 }  # fmt: skip
 IMAGES = 64
@@ -145,7 +148,7 @@ def trained(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Callable[
     return call
 
 
-@pytest.fixture(scope="session", params=["diffusion-unet", "dcgan"])
+@pytest.fixture(scope="session", params=["diffusion-unet", "dcgan", "cvae"])
 def model(request: pytest.FixtureRequest, trained: Callable[[str], Path]) -> Path:
     """The folder of a tiny model, of every family in turn; not to be changed."""
     return trained(request.param)

@@ -21,7 +21,8 @@ class BatchStream:
 
     The pictures are visited in epochs, each a permutation derived from the seed and the epoch's
     number; a batch may reach across two of them, so any number of pictures serves any batch size.
-    Pictures stay uint8 until their batch is on `device`.
+    Pictures stay uint8 until their batch is on `device`; latents, of any floating-point type, are
+    taken as they are.
     """
 
     def __init__(
@@ -41,7 +42,8 @@ class BatchStream:
 
     def __call__(self, step: int) -> Batch:
         index = self._indices(step)
-        image = to_float(self._images[index.to(self._images.device)].to(self._device))
+        stored = self._images[index.to(self._images.device)].to(self._device)
+        image = stored.float() if stored.is_floating_point() else to_float(stored)
         if self._augment is not None:
             rng = generator(self._seed, "augment", step, device=self._device)
             image = self._augment(image, rng)

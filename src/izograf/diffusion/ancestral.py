@@ -18,6 +18,12 @@ from torch import Tensor
 from izograf.core.types import Condition, Denoise, NoiseSource, OnStep
 from izograf.diffusion.samplers import sampler
 from izograf.diffusion.steps import level, number_pairs, pairs
+from izograf.diffusion.variance import (
+    DenoiseWithVariance,
+    forward_variance,
+    learned_log_variance,
+    posterior_variance,
+)
 from izograf.schema.options import OptionSpec
 
 
@@ -73,8 +79,9 @@ def euler_ancestral(
     order=None,
     options=(
         OptionSpec(
-            "variance", "choice", "posterior", choices=("posterior", "forward"),
-            help="of the noise of a step: the posterior's (beta~) or the forward step's (beta)",
+            "variance", "choice", "model", choices=("model", "posterior", "forward"),
+            help="of the noise of a step: the posterior's (beta~), the forward step's (beta), or "
+            "what the model has learned, the posterior's where it has not",
         ),
     ),
 )  # fmt: skip
@@ -86,7 +93,7 @@ def ddpm(
     noise: NoiseSource,
     on_step: OnStep,
     *,
-    variance: str = "posterior",
+    variance: str = "model",
 ) -> Tensor:
     """Ancestral sampling from the posterior q(x_s | x_t, x0) (Ho et al. 2020, eq. 6-7).
 
@@ -94,18 +101,33 @@ def ddpm(
 
     `variance="forward"` draws with the larger of the two choices of section 3.2, beta of the step
     of the variance-preserving process: (t^2 - s^2) (1 + s^2) / (1 + t^2) here. It is right for
-    data of unit variance pixel by pixel, and too much for a long step otherwise. One evaluation a
+    data of unit variance pixel by pixel, and too much for a long step otherwise.
+
+    By default a network that was trained for it says where between the two, for every number of
+    the picture (Nichol & Dhariwal 2021, eq. 15); any other has the posterior's. One evaluation a
     step; the step to 0 draws nothing.
     """
     for i, (sigma, following) in enumerate(pairs(sigmas)):
-        x0 = denoise(x, level(sigma, x), condition)
-        share = (following / sigma) ** 2
-        x = x0 + share * (x - x0)
+        share: Tensor | None = None
+        if variance == "model":
+            x0, share = _with_variance(denoise, x, level(sigma, x), condition)
+        else:
+            x0 = denoise(x, level(sigma, x), condition)
+        x = x0 + (following / sigma) ** 2 * (x - x0)
         if following > 0:
-            deviation = following * (1 - share).sqrt()
-            if variance == "forward":
-                growth = (1 + following**2) / (1 + sigma**2)
-                deviation = ((sigma**2 - following**2) * growth).sqrt()
+            if share is not None:
+                deviation = (learned_log_variance(sigma, following, share) / 2).exp()
+            else:
+                of_step = forward_variance if variance == "forward" else posterior_variance
+                deviation = of_step(sigma, following).sqrt()
             x = x + deviation * noise().to(x.dtype)
         on_step(i + 1, len(sigmas) - 1, x0)
     return x
+
+
+def _with_variance(
+    denoise: Denoise, x: Tensor, sigma: Tensor, condition: Condition
+) -> tuple[Tensor, Tensor | None]:
+    if isinstance(denoise, DenoiseWithVariance):
+        return denoise.with_variance(x, sigma, condition)
+    return denoise(x, sigma, condition), None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from izograf.core.types import Condition, Denoise, Guidance
+from izograf.diffusion.variance import keeping_variance
 
 
 def classifier_free(
@@ -50,7 +51,7 @@ def classifier_free(
 
         return denoise if scale == 1 else guided
 
-    return guide
+    return keeping_variance(guide)
 
 
 def autoguidance(
@@ -77,7 +78,7 @@ def autoguidance(
 
         return denoise if scale == 1 else guided
 
-    return guide
+    return keeping_variance(guide)
 
 
 def rescaled(guided: Tensor, conditional: Tensor, share: float) -> Tensor:

@@ -44,6 +44,8 @@ class RegisteredSampler:
             the distribution and no path.
         options: its keyword-only arguments, with their defaults and bounds.
         count: see `evaluations`.
+        any_model: whether it samples any denoiser; False for one that needs a student trained for
+            it, whose card then names it.
     """
 
     name: str
@@ -51,6 +53,7 @@ class RegisteredSampler:
     order: int | None
     options: tuple[OptionSpec, ...] = ()
     count: Callable[..., int] = once_a_step
+    any_model: bool = True
 
     def __call__(
         self,
@@ -115,6 +118,7 @@ def sampler(
     order: int | None,
     options: tuple[OptionSpec, ...] = (),
     evaluations: Callable[..., int] = once_a_step,
+    any_model: bool = True,
 ) -> Callable[[Function], Function]:
     """Registers the decorated function as the sampler `name`; returns the function unchanged.
 
@@ -123,10 +127,12 @@ def sampler(
         order: see `RegisteredSampler`; `None` if it draws noise by default.
         options: one for every keyword-only argument of the function, with the same default.
         evaluations: (num_steps, **options) -> number of evaluations when the levels end at 0.
+        any_model: see `RegisteredSampler`.
     """
 
     def add(function: Function) -> Function:
-        SAMPLERS.register(name)(RegisteredSampler(name, function, order, options, evaluations))
+        registered = RegisteredSampler(name, function, order, options, evaluations, any_model)
+        SAMPLERS.register(name)(registered)
         return function
 
     return add

@@ -171,6 +171,32 @@ def stored(levels: Sequence[float]) -> Schedule:
     return schedule
 
 
+def fixed(levels: Sequence[float]) -> Schedule:
+    """The N + 1 levels that a student was trained at, the last of them 0, and no others.
+
+    Fewer than N steps visit as many of the levels, evenly spaced in the list, from the first. The
+    bounds a schedule is called with are ignored.
+
+    Raises:
+        InvalidInput: no level above 0, they do not decrease to 0, or more than N steps are asked.
+    """
+    given = torch.tensor(levels, dtype=torch.float64)
+    falling = bool(given.isfinite().all() and (given.diff() < 0).all())
+    if len(given) < 2 or float(given[-1]) != 0 or not falling:
+        raise InvalidInput("The levels of a student must decrease to 0 from at least one above.")
+
+    def schedule(num_steps: int, sigma_min: float, sigma_max: float) -> Tensor:
+        del sigma_min, sigma_max
+        if not 1 <= num_steps < len(given):
+            raise InvalidInput(
+                f"The student was trained for at most {len(given) - 1} steps, got {num_steps}."
+            )
+        places = torch.linspace(0, len(given) - 1, num_steps + 1, dtype=torch.float64)
+        return given[places.round().long()]
+
+    return schedule
+
+
 def start_state(noise: Tensor, sigma: float) -> Tensor:
     """x at level sigma for unit noise z: z sqrt(1 + sigma^2), where models of a table start.
 

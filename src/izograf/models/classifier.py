@@ -96,6 +96,16 @@ class Classifier(nn.Module):
         x = self.blocks(self.stem(self.unshuffle(x)))
         return cast(Tensor, self.activation(self.norm(x)).mean(dim=(2, 3)))
 
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """The maps after the stem and after each stage, fine to coarse, [B,C,h,w].
+
+        The pictures may have any height and width that are multiples of 16.
+        """
+        maps = [self.stem(self.unshuffle(x))]
+        for start in range(0, len(self.blocks), self.config.depth):
+            maps.append(self.blocks[start : start + self.config.depth](maps[-1]))
+        return maps
+
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.head(self.dropout(self.features(x))))
 

@@ -55,6 +55,22 @@ class ClassEncoder(nn.Module):
         return Cond(vector=ClassRows.of(condition, like).of_table(self.table))
 
 
+class ConditionEncoder(ClassEncoder):
+    """Class ids -> a learned vector, and what else there is handed on: prompt and picture.
+
+    Of a `Condition`, `text` becomes tokens [B,L,D], and `image` with its `mask` behind it maps
+    [B,C,h,w]; the backbone projects them, and stands in for those that are missing.
+    """
+
+    def forward(self, condition: Condition, batch_size: int) -> Cond:
+        present = [part for part in (condition.image, condition.mask) if part is not None]
+        return Cond(
+            vector=super().forward(condition, batch_size).vector,
+            tokens=condition.text,
+            spatial=torch.cat(present, dim=1) if present else None,
+        )
+
+
 class Conditioned(nn.Module):
     """A denoising backbone with its condition encoder: (x, c_noise [B], Condition) -> like x."""
 

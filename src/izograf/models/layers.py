@@ -38,18 +38,55 @@ def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Module:
 
 # tokens up to which the plain product beats the fused CPU kernel (benchmarks/attention.py)
 SMALL_ATTENTION = {torch.bfloat16: 256, torch.float32: 64}
+# tokens from which, in bfloat16, chunks of it beat a fused kernel that has no matrix unit (AMX)
+LONG_ATTENTION = 1024
+CHUNK = 2**22  # weights held at once by `chunked_attention`
+
+
+def _has_matrix_unit() -> bool:
+    capabilities = getattr(torch.cpu, "get_capabilities", None)  # not in every torch
+    return capabilities is None or bool(capabilities().get("amx_bf16"))
+
+
+FUSED_IS_FAST = _has_matrix_unit()
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention over [B,heads,tokens,head_dim] (Vaswani et al. 2017, eq. 1).
 
-    Few tokens on a CPU go through matmul-softmax-matmul: the fused kernel there computes in
-    float32 blocks and its backward is several times slower.
+    Few tokens on a CPU go through matmul-softmax-matmul: the fused kernel's backward there is
+    about twice as slow. Many are never given all their weights at once, so that memory grows with
+    the tokens and not with their square.
     """
-    if q.device.type != "cpu" or k.shape[-2] > SMALL_ATTENTION.get(q.dtype, 0):
+    tokens = k.shape[-2]
+    if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v)
+    if tokens <= SMALL_ATTENTION.get(q.dtype, 0):
+        return plain_attention(q, k, v)
+    slow = q.dtype == torch.bfloat16 and not FUSED_IS_FAST and tokens >= LONG_ATTENTION
+    if slow and not torch.is_grad_enabled():
+        return chunked_attention(q, k, v)
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Matmul, softmax, matmul, with all weights [B,heads,queries,tokens] in memory."""
     weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     mixed: Tensor = weights.softmax(dim=-1).to(v.dtype) @ v
+    return mixed
+
+
+def chunked_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`plain_attention` for some queries at a time, with at most `CHUNK` weights in memory.
+
+    For inference: a backward pass would keep the weights of every chunk.
+    """
+    per_query = q.shape[0] * q.shape[1] * k.shape[-2]
+    rows = max(1, CHUNK // per_query)
+    mixed = torch.empty(*q.shape[:-1], v.shape[-1], dtype=v.dtype, device=v.device)
+    for start in range(0, q.shape[-2], rows):
+        part = slice(start, start + rows)
+        mixed[..., part, :] = plain_attention(q[..., part, :], k, v)
     return mixed
 
 

@@ -42,6 +42,7 @@ class UNetConfig:
         attention: resolutions (after the stem) that have self-attention.
         head_dim: channels per attention head.
         dropout: between the two convolutions of a block.
+        learned_variance: twice the channels of output, the second half for the variance of a step.
     """
 
     image_size: int = 64
@@ -54,6 +55,7 @@ class UNetConfig:
     attention: tuple[int, ...] = (8,)
     head_dim: int = 64
     dropout: float = 0.0
+    learned_variance: bool = False
     activation: Activation = "silu"
 
     def __post_init__(self) -> None:
@@ -122,7 +124,10 @@ class Stage(nn.Module):
 
 
 class UNet(nn.Module):
-    """(x [B,C,S,S], c_noise [B], Cond) -> F [B,C,S,S]; zero at initialisation."""
+    """(x [B,C,S,S], c_noise [B], Cond) -> F [B,C,S,S]; zero at initialisation.
+
+    With learned variance [B,2C,S,S].
+    """
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -171,7 +176,8 @@ class UNet(nn.Module):
                 self.upsample.append(nn.Conv2d(c, c, 3, padding=1))
 
         self.norm = nn.GroupNorm(num_groups(c), c)
-        self.out = zeroed(nn.Conv2d(c, patch_channels, 3, padding=1))
+        outputs = patch_channels * (2 if config.learned_variance else 1)
+        self.out = zeroed(nn.Conv2d(c, outputs, 3, padding=1))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Cond) -> Tensor:
         vector = self.noise_level(c_noise)

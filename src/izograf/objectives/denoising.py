@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -11,31 +11,18 @@ from torch.optim import Optimizer
 
 from izograf.core.types import DROPPED, Batch, Condition, Phase
 from izograf.diffusion.denoiser import Denoiser
-
-
-@dataclass(frozen=True)
-class NoiseLaw:
-    """The training distribution of noise levels: ln sigma ~ N(mean, deviation^2).
-
-    For the flow preconditioner this is the logit-normal law of t (Esser et al. 2024, section 3.1),
-    since ln sigma = logit t; for EDM it is Karras et al. 2022, table 1.
-    """
-
-    mean: float = -0.4
-    deviation: float = 1.2
-
-    def sample(self, count: int, rng: torch.Generator) -> Tensor:
-        """sigma [count] on the generator's device."""
-        normal = torch.randn(count, generator=rng, device=rng.device)
-        return (normal * self.deviation + self.mean).exp()
+from izograf.objectives.noise import NoiseLaw, Uniform, Weighting
+from izograf.objectives.variational import VarianceBound
 
 
 class DenoisingObjective:
-    """E |F - F*|^2, the network's output against the target its preconditioner defines.
+    """E w(sigma) |F - F*|^2, the network's output against the target its preconditioner defines.
 
-    Equal to |D - x0|^2 / c_out^2, the weighting under which every noise level has a target of
-    comparable size (Karras et al. 2022, section 5). The class is dropped with probability
-    `class_dropout`, so that one network serves both arms of classifier-free guidance.
+    With w = 1 it equals |D - x0|^2 / c_out^2, under which every noise level has a target of
+    comparable size (Karras et al. 2022, section 5). With `variance` the network says its variance
+    too, and the bound that teaches it is added (Nichol & Dhariwal 2021, eq. 16). The class is
+    dropped with probability `class_dropout`, so that one network serves both arms of
+    classifier-free guidance.
     """
 
     averaged: Sequence[str] = ("denoiser",)
@@ -46,12 +33,16 @@ class DenoisingObjective:
         optimizer: Optimizer,
         *,
         noise_law: NoiseLaw,
+        weighting: Weighting | None = None,
+        variance: VarianceBound | None = None,
         class_dropout: float = 0.1,
     ) -> None:
         self.modules = nn.ModuleDict({"denoiser": denoiser})
         self._denoiser = denoiser
         self._optimizer = optimizer
         self._noise_law = noise_law
+        self._weighting = weighting or Uniform()
+        self._variance = variance
         self._class_dropout = class_dropout
 
     def optimizers(self) -> Mapping[str, Optimizer]:
@@ -66,22 +57,32 @@ class DenoisingObjective:
     def held_out_loss(self, denoiser: nn.Module, batch: Batch, rng: torch.Generator) -> Tensor:
         """The conditional loss of `denoiser` (the averaged one, say) on images not trained on."""
         assert isinstance(denoiser, Denoiser)
-        return self._mean_error(denoiser, batch.image, batch.condition, rng)
+        return self._error(denoiser, batch.image, batch.condition, rng)[0]
 
     def _loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         condition = drop_classes(batch.condition, self._class_dropout, rng)
-        return self._mean_error(self._denoiser, batch.image, condition, rng), {}
+        return self._error(self._denoiser, batch.image, condition, rng)
 
-    def _mean_error(
+    def _error(
         self, denoiser: Denoiser, x0: Tensor, condition: Condition, rng: torch.Generator
-    ) -> Tensor:
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
         sigma = self._noise_law.sample(len(x0), rng)
         noise = torch.randn(x0.shape, generator=rng, device=x0.device)
         x = x0 + sigma[:, None, None, None] * noise
         scalars = denoiser.precondition(sigma)
         c_skip, c_out = (c[:, None, None, None] for c in (scalars.c_skip, scalars.c_out))
         target = (x0 - c_skip * x) / c_out
-        return (denoiser.raw(x, sigma, condition) - target).square().mean()
+        output, share = denoiser.outputs(x, sigma, condition)
+        weights = self._weighting(sigma, scalars.c_out)[:, None, None, None]
+        loss = (weights * (output - target).square()).mean()
+        if self._variance is None or share is None:
+            return loss, {}
+        predicted = denoiser.from_output(x, sigma, output).detach()
+        bound = self._variance(x0, predicted, sigma, share)
+        return loss + self._variance.weight * bound, {
+            "error": loss.detach(),
+            "bits": bound.detach(),
+        }
 
 
 def drop_classes(condition: Condition, probability: float, rng: torch.Generator) -> Condition:

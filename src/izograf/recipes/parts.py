@@ -12,20 +12,22 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from izograf.checkpoints.files import save_model
-from izograf.core.config import apply_settings
+from izograf.checkpoints.files import read_weights, save_model
+from izograf.core.config import apply_settings, config_from_json, config_to_json
 from izograf.core.devices import Placement, free_threads, processor_name
 from izograf.core.pixels import to_uint8
 from izograf.core.rng import generator, seeded_layers
 from izograf.core.types import Batch, Condition, Generator
-from izograf.data.batches import BatchStream, horizontal_flip
+from izograf.data.batches import Augmentation, BatchStream, horizontal_flip
 from izograf.data.storage import available_memory
+from izograf.generators.autoencoder import split_weights
 from izograf.generators.sheet import contact_sheet
 from izograf.metrics.extractors import extract_features, open_extractor
 from izograf.metrics.registry import METRICS
 from izograf.recipes.registry import Hyperparameters, RunRequest
 from izograf.schema.card import ModelCard
-from izograf.schema.errors import InvalidInput
+from izograf.schema.errors import CardError, InvalidInput
+from izograf.schema.library import find_model, read_card
 from izograf.training.run import Averaged
 from izograf.training.trainer import autocast
 
@@ -101,6 +103,67 @@ def build_seeded(build: Callable[[], nn.Module], seed: int, placement: Placement
     return network.to(memory_format=placement.memory_format)  # type: ignore[call-overload,no-any-return]
 
 
+def start_from(
+    name: str | None,
+    network: nn.Module,
+    network_name: str,
+    config: Any,
+    sampling: Mapping[str, Any] | None = None,
+) -> tuple[str, ...]:
+    """Loads the served, averaged weights of the model called `name` (or in that folder).
+
+    Returns the card's `parents`: that model as `name@sha256`, or nothing without a name.
+
+    Raises:
+        NotFound, CardError, UnsafeFile: no such model, or a broken one.
+        InvalidInput: its network is another one, or it predicts something else.
+    """
+    if name is None:
+        return ()
+    folder = find_model(name)
+    card = read_card(folder)
+    _check_parent(card, network_name, config, sampling or {})
+    try:
+        network.load_state_dict(split_weights(read_weights(folder, card))[0])
+    except RuntimeError as error:
+        raise CardError(f"The weights of {card.name!r} do not fit its card: {error}") from error
+    return (f"{card.name}@{card.fingerprint}",)
+
+
+def _check_parent(
+    card: ModelCard, network_name: str, config: Any, sampling: Mapping[str, Any]
+) -> None:
+    """Refuses a model whose weights would mean something else in this run."""
+    start = f"Training cannot start from {card.name}: its network is"
+    if card.network.get("name") != network_name:
+        raise InvalidInput(f"{start} {card.network.get('name')!r}, and here it is {network_name}.")
+    described = card.network.get("config", {})
+    theirs = config_from_json(type(config), described, source=f"The card of {card.name!r}")
+    ours, others = config_to_json(config), config_to_json(theirs)
+    free = {"dropout"}  # has no weights
+    different = [
+        f"{key} is {others[key]} there and {ours[key]} here"
+        for key in ours.keys() - free
+        if others[key] != ours[key]
+    ]
+    if different:
+        raise InvalidInput(
+            f"{start} of another shape ({'; '.join(sorted(different))}): use --set, --image-size "
+            "and data that give the same."
+        )
+    if card.sampling.get("autoencoder") != sampling.get("autoencoder"):
+        raise InvalidInput(
+            f"{card.name} was not trained on the latents of this run's autoencoder: name the same."
+        )
+    trained = sampling.get("preconditioner", {}).get("name")
+    predicted = card.sampling.get("preconditioner", {}).get("name", trained)
+    if predicted != trained:
+        raise InvalidInput(
+            f"{card.name} was trained to predict {predicted}, and this run trains {trained}: add "
+            f"--objective {predicted}."
+        )
+
+
 def _check_memory(build: Callable[[], nn.Module]) -> None:
     available = available_memory()
     try:
@@ -117,7 +180,11 @@ def _check_memory(build: Callable[[], nn.Module]) -> None:
 
 
 def training_batches(
-    request: RunRequest, chosen: Hyperparameters, placement: Placement
+    request: RunRequest,
+    chosen: Hyperparameters,
+    placement: Placement,
+    *,
+    mirror: Augmentation = horizontal_flip,
 ) -> BatchStream:
     """The shuffled, perhaps mirrored, training batches of a run."""
     assert chosen.batch_size is not None
@@ -127,7 +194,7 @@ def training_batches(
         chosen.batch_size,
         seed=chosen.seed,
         device=placement.device,
-        augment=horizontal_flip if chosen.flip else None,
+        augment=mirror if chosen.flip else None,
     )
 
 
@@ -233,9 +300,15 @@ def model_card(request: RunRequest, *, recipe: str, paper: str, **facts: Any) ->
             "num_held_out": len(request.held_out),
             "resize": train.resize,
         },
-        recipe={"name": recipe, "paper": paper, "hyperparameters": chosen.to_json()},
+        recipe={"name": recipe, "paper": paper, "hyperparameters": _told(chosen)},
         **facts,
     )
+
+
+def _told(chosen: Hyperparameters) -> dict[str, Any]:
+    """The choices for a card, which names other models but not where they lay."""
+    models = ("autoencoder", "perceptual", "init_from", "teacher")
+    return {k: Path(v).name if k in models else v for k, v in chosen.to_json().items()}
 
 
 def exporter(

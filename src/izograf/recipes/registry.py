@@ -9,11 +9,24 @@ from typing import Any, Literal
 from izograf.core.devices import Placement, choose_placement
 from izograf.core.registry import Registry, unknown_name
 from izograf.data.dataset import ImageSet
+from izograf.objectives.noise import NOISE_LAWS, WEIGHTINGS
+from izograf.schema.errors import InvalidInput
 from izograf.training.run import Job, RunConfig
 from izograf.training.schedule import LearningRateSchedule
 from izograf.training.trainer import TrainingConfig
 
 OptimizerName = Literal["adamw", "adam", "sgd"]
+PARTICULAR = (
+    "autoencoder",
+    "backbone",
+    "perceptual",
+    "noise_law",
+    "weighting",
+    "init_from",
+    "teacher",
+    "student_steps",
+    "guidance",
+)  # choices that few recipes have
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,16 @@ class Hyperparameters:
         weight_decay: L2, decoupled with adamw; `l1`: weight of the absolute-value penalty.
         class_dropout: share of images trained without their class.
         flip: mirror training images at random.
+        autoencoder: the model whose latents are learned, a name or a folder.
+        backbone: the network that learns them, `unet`, `dit`, ...
+        noise_law: the noise levels a denoiser is trained at, a name of `objectives.noise`.
+        weighting: how much each of them counts, a name of `objectives.noise`.
+        init_from: the model, a name or a folder, whose averaged weights the training starts from.
+        teacher: the diffusion model, a name or a folder, that a few-step student learns from.
+        student_steps: how many steps the student takes.
+        guidance: how strongly the teacher is guided; None for its card's default.
+        gradient_checkpointing: compute blocks again in the backward pass instead of keeping them.
+        perceptual: the classifier whose features a loss compares pictures by, a name or a folder.
         settings: `name=value` changes of the network's config.
     """
 
@@ -45,6 +68,16 @@ class Hyperparameters:
     objective: str | None = None
     class_dropout: float | None = None
     flip: bool | None = None
+    autoencoder: str | None = None
+    backbone: str | None = None
+    perceptual: str | None = None
+    noise_law: str | None = None
+    weighting: str | None = None
+    init_from: str | None = None
+    teacher: str | None = None
+    student_steps: int | None = None
+    guidance: float | None = None
+    gradient_checkpointing: bool | None = None
     patience: int | None = None
     log_every: int | None = None
     evaluate_every: int | None = None
@@ -76,6 +109,7 @@ class Hyperparameters:
             ),
             gradient_clip=self.gradient_clip or None,
             l1=self.l1 or 0.0,
+            gradient_checkpointing=self.gradient_checkpointing or False,
             ema_share=_chosen(self.ema_share, 0.05),
         )
 
@@ -124,6 +158,7 @@ class Recipe:
 
     Attributes:
         objectives: the names `--objective` may have; a registry stands for its names.
+        takes: which of `PARTICULAR` it can be asked for; `needs`: which of them it must be.
     """
 
     name: str
@@ -131,13 +166,32 @@ class Recipe:
     paper: str
     objectives: Collection[str]
     build: Callable[[RunRequest], Job]
+    takes: Collection[str] = ()
+    needs: Collection[str] = ()
 
     def check(self, chosen: Hyperparameters) -> None:
         """Refuses what can be refused before the data, which may take minutes, is read.
 
         Raises:
-            UnknownName: an objective that the recipe does not know.
+            UnknownName: an objective that the recipe does not know, or no such noise law or
+                weighting.
+            InvalidInput: a choice that concerns other recipes, or one that is missing.
         """
+        for option in PARTICULAR:
+            if getattr(chosen, option) is not None and option not in self.takes:
+                raise InvalidInput(
+                    f"The recipe {self.name} has no {option}: leave out "
+                    f"--{option.replace('_', '-')}."
+                )
+        for option in self.needs:
+            if getattr(chosen, option) is None:
+                raise InvalidInput(
+                    f"The recipe {self.name} needs --{option.replace('_', '-')}: a model's name or "
+                    "folder; see `izograf models`."
+                )
+        for table, value in ((NOISE_LAWS, chosen.noise_law), (WEIGHTINGS, chosen.weighting)):
+            if value is not None:
+                table[value]  # or an error that lists the names
         if chosen.objective is not None and chosen.objective not in self.objectives:
             kind = f"objective of {self.name}"
             raise unknown_name(kind, chosen.objective, self.objectives)
@@ -147,12 +201,18 @@ RECIPES: Registry[Recipe] = Registry("recipe", package="izograf.recipes")
 
 
 def recipe(
-    name: str, *, summary: str, paper: str, objectives: Collection[str]
+    name: str,
+    *,
+    summary: str,
+    paper: str,
+    objectives: Collection[str],
+    takes: Collection[str] = (),
+    needs: Collection[str] = (),
 ) -> Callable[[Callable[[RunRequest], Job]], Callable[[RunRequest], Job]]:
     """Registers the decorated function as the recipe `name`."""
 
     def add(build: Callable[[RunRequest], Job]) -> Callable[[RunRequest], Job]:
-        RECIPES.register(name)(Recipe(name, summary, paper, objectives, build))
+        RECIPES.register(name)(Recipe(name, summary, paper, objectives, build, takes, needs))
         return build
 
     return add

@@ -11,6 +11,7 @@ from torch import Tensor
 from izograf.core.devices import Placement
 from izograf.core.types import Batch, Condition, Phase
 from izograf.data.dataset import load_images
+from izograf.generators.autoencoder import split_weights
 from izograf.generators.network import build_network
 from izograf.models.unet import UNetConfig, build_unet
 from izograf.recipes import parts
@@ -24,8 +25,16 @@ from izograf.training.trainer import TrainingConfig, TrainingState, train
 CPU = Placement("cpu", "fp32")
 SETTINGS = {
     "diffusion-unet": ("width=16", "depth=1", "head_dim=16", "attention=8"),
+    "ddpm": ("width=16", "depth=1", "head_dim=16", "attention=8"),
+    "dit": ("width=32", "depth=2", "head_dim=16"),
+    "uvit": ("width=32", "depth=3", "head_dim=16"),
     "dcgan": ("width=8",),
     "classifier": ("width=16", "depth=1"),
+    "kl-autoencoder": ("width=8", "latent_channels=3"),
+    "latent-diffusion": ("width=16", "depth=1", "head_dim=16"),
+    "ae": ("width=8", "latent_dim=8"),
+    "vae": ("width=8", "latent_dim=8"),
+    "cvae": ("width=8", "latent_dim=8"),
 }
 BASE = Hyperparameters(images=16, batch_size=8, device="cpu", precision="fp32")
 
@@ -35,13 +44,30 @@ def sets(pictures):
     return [load_images([pictures], 16, split=split) for split in ("train", "test")]
 
 
+@pytest.fixture(scope="module")
+def autoencoder(sets, tmp_path_factory) -> str:
+    """The folder of an untrained autoencoder for the tiny pictures."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-autoencoder"
+    chosen = replace(BASE, settings=SETTINGS["kl-autoencoder"])
+    job = RECIPES["kl-autoencoder"].build(RunRequest(folder.name, *sets, "CC0-1.0", chosen))
+    modules = MovingAverage(job.objective.modules, job.objective.averaged, share=0.05).modules
+    job.export(modules, folder, {})
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def needs(autoencoder):
+    """needs(recipe) -> the choices without which it cannot be run."""
+    return lambda recipe: dict.fromkeys(RECIPES[recipe].needs, autoencoder)
+
+
 @pytest.fixture
-def request_for(sets):
+def request_for(sets, needs):
     """request_for(recipe, **changed hyperparameters) -> RunRequest on the tiny pictures."""
 
     def make(recipe: str, **changes: object) -> RunRequest:
         settings = (*SETTINGS.get(recipe, ()), *changes.pop("settings", ()))
-        chosen = replace(BASE, settings=settings, **changes)
+        chosen = replace(BASE, settings=settings, **needs(recipe), **changes)
         return RunRequest("tiny", *sets, "CC0-1.0", chosen)
 
     return make
@@ -85,7 +111,9 @@ def test_an_export_loads_into_the_network_its_card_describes(recipe, request_for
     state, _ = run(job)
     job.export(state.average.modules, tmp_path, {"images_seen": state.images_seen})
     card = read_card(tmp_path)
-    network = build_network(card, read_weights(tmp_path, card), CPU)
+    tensors, _ = split_weights(read_weights(tmp_path, card))
+    size = card.network["config"]["image_size"]
+    network = build_network(card, tensors, CPU, image_size=size)
     assert sum(p.numel() for p in network.parameters()) > 1000
     assert card.recipe["images_seen"] == 16
     assert card.data["licence"] == "CC0-1.0"
@@ -187,31 +215,43 @@ def test_a_network_larger_than_memory_is_refused_before_it_is_built(
         )
 
 
-def unsized(recipe: str, image_size: int, sets) -> RunRequest:
+def unsized(recipe: str, image_size: int, sets, needed) -> RunRequest:
     images = [
         replace(s, images=torch.zeros((len(s), 3, image_size, image_size), dtype=torch.uint8))
         for s in sets
     ]
-    small = () if recipe == "diffusion-unet" else SETTINGS[recipe]  # its defaults are at stake
-    return RunRequest("tiny", *images, "CC0", replace(BASE, settings=small))
+    small = () if recipe in OWN_SIZES else SETTINGS[recipe]
+    return RunRequest("tiny", *images, "CC0", replace(BASE, settings=small, **needed))
 
 
+OWN_SIZES = (
+    "diffusion-unet",
+    "ddpm",
+    "dit",
+    "uvit",
+)  # their default network depends on the picture's
 SUPPORTED = {
     "diffusion-unet": (4, 8, 12, 16, 24, 28, 32, 40, 48, 64),
+    "ddpm": (4, 8, 12, 16, 24, 28, 32, 40, 48, 64),
+    "dit": (4, 5, 8, 12, 16, 24, 28, 32, 40, 48, 64, 66),
+    "uvit": (4, 5, 8, 12, 16, 24, 28, 32, 40, 48, 64, 66),
     "dcgan": (8, 16, 32, 64),
     "classifier": (16, 32, 48, 64),
+    "latent-diffusion": (16,),  # that of its autoencoder
+    "kl-autoencoder": (8, 12, 16, 24, 28, 32, 40, 48, 64, 66),
+    **dict.fromkeys(("ae", "vae", "cvae"), (4, 8, 12, 16, 24, 28, 32, 40, 48, 64)),
 }
 
 
 @pytest.mark.parametrize("image_size", [1, 2, 3, 4, 5, 8, 12, 16, 24, 28, 32, 40, 48, 64, 66])
 def test_a_picture_size_is_either_supported_or_refused_in_a_sentence(
-    recipe, image_size, sets
+    recipe, image_size, sets, needs
 ) -> None:
-    request = unsized(recipe, image_size, sets)
+    request = unsized(recipe, image_size, sets, needs(recipe))
     if image_size in SUPPORTED[recipe]:
         assert RECIPES[recipe].build(request).training.images == 16
     else:
-        with pytest.raises(InvalidInput, match="image_size must be"):
+        with pytest.raises(InvalidInput, match=r"image_size must be|use --image-size 16"):
             RECIPES[recipe].build(request)
 
 

@@ -67,7 +67,7 @@ def train(
     noise_law: Annotated[
         str | None,
         typer.Option(
-            help="Diffusion: noise levels trained at: log-normal, linear, cosine, scaled-linear."
+            help="Diffusion: noise levels trained at: log-normal, logit-normal, linear, cosine, ..."
         ),
     ] = None,
     weighting: Annotated[
@@ -77,6 +77,19 @@ def train(
     init_from: Annotated[
         str | None,
         typer.Option(help="A model of the same network, or its folder, to start from."),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="Students: the diffusion model to learn from, or its folder."),
+    ] = None,
+    student_steps: Annotated[
+        int | None, typer.Option(help="Students: steps per picture: 1, 2, 4 or 8.")
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="Students: guidance of the teacher.", show_default="as the teacher's card says"
+        ),
     ] = None,
     autoencoder: Annotated[
         str | None,
@@ -144,6 +157,9 @@ def train(
         noise_law=noise_law,
         weighting=weighting,
         init_from=_model_path(init_from),
+        teacher=_model_path(teacher),
+        student_steps=student_steps,
+        guidance=guidance,
         gradient_checkpointing=gradient_checkpointing or None,
         autoencoder=_model_path(autoencoder),
         backbone=backbone,
