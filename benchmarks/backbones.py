@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import Report, Table, alternate
+from common import Report, Subject, Table, alternate
 
 # isort: split
 from izograf.checkpoints.load import load_generator
@@ -34,7 +34,10 @@ from izograf.core.storage import write_atomically
 from izograf.data.dataset import ImageSet, load_images
 from izograf.experiments import evaluation
 from izograf.recipes.registry import RECIPES, Hyperparameters, RunRequest
+from izograf.training.ema import MovingAverage
 from izograf.training.run import Averaged, Job, execute
+from izograf.training.trainer import StopTraining, TrainingState
+from izograf.training.trainer import train as train_steps
 
 SIZE, IMAGES, SNAPSHOT, SAMPLES = 32, 200_000, 12_500, 2_500
 RESULTS = Path(__file__).with_name("backbones.json")
@@ -42,45 +45,73 @@ RESULTS = Path(__file__).with_name("backbones.json")
 
 @dataclass(frozen=True)
 class Arm:
-    """A recipe and its settings; networks of about equal cost per picture."""
+    """A recipe and its settings; networks of about equal cost per picture.
+
+    Attributes:
+        coder_images: images that an autoencoder of the default recipe sees first; its time counts.
+    """
 
     recipe: str
     settings: tuple[str, ...]
+    coder_images: int = 0
 
 
 ARMS: Mapping[str, Arm] = {
     "U-Net": Arm("diffusion-unet", ("width=64", "depth=1")),
     "DiT": Arm("dit", ("width=192", "depth=6")),
     "U-ViT": Arm("uvit", ("width=192", "depth=7")),
+    "latent U-Net": Arm("latent-diffusion", ("width=96", "depth=1"), coder_images=100_000),
 }
 
 
-def hyperparameters(arm: Arm) -> Hyperparameters:
+CODER = "autoencoder"
+
+
+def hyperparameters(out: Path, arm: Arm) -> Hyperparameters:
     return Hyperparameters(
         images=IMAGES, flip=True, decay="none", ema_share=0.1, settings=arm.settings,
         checkpoint_every=SNAPSHOT, evaluate_every=IMAGES, sample_every=IMAGES,
+        autoencoder=str(folder_of(out, CODER)) if arm.coder_images else None,
     )  # fmt: skip
 
 
 def folder_of(out: Path, name: str) -> Path:
-    return out / name.lower()
+    return out / name.lower().replace(" ", "-")
 
 
 def snapshot(out: Path, name: str, images: int) -> Path:
     return folder_of(out, name) / "snapshots" / f"{images:06d}"
 
 
-def build(name: str, train: ImageSet, held_out: ImageSet) -> Job:
+def build(out: Path, name: str, train: ImageSet, held_out: ImageSet) -> Job:
     arm = ARMS[name]
-    request = RunRequest(name.lower(), train, held_out, "", hyperparameters(arm))
+    request = RunRequest("arm", train, held_out, "", hyperparameters(out, arm))
     return RECIPES[arm.recipe].build(request)
+
+
+def build_coder(images: int, train: ImageSet, held_out: ImageSet) -> Job:
+    chosen = Hyperparameters(images=images, flip=True, sample_every=images, evaluate_every=images)
+    return RECIPES["kl-autoencoder"].build(RunRequest(CODER, train, held_out, "", chosen))
+
+
+def train_coder(out: Path, images: int, train: ImageSet, held_out: ImageSet) -> None:
+    """The autoencoder of a latent arm, unless it is there."""
+    folder = folder_of(out, CODER)
+    asked = {"arm": CODER, "images": images}
+    if not (folder / "done").exists():
+        print(f"training the autoencoder on {images:,} images ...", file=sys.stderr, flush=True)
+        resume = (folder / "run.json").exists()
+        execute(build_coder(images, train, held_out), folder, asked=asked, resume=resume)
+        (folder / "done").touch()
 
 
 def train_arm(out: Path, name: str, train: ImageSet, held_out: ImageSet) -> None:
     """Trains the arm to its end, keeping a model at every `SNAPSHOT` images."""
     if (snapshot(out, name, IMAGES) / "card.json").exists():
         return
-    job, folder = build(name, train, held_out), folder_of(out, name)
+    if ARMS[name].coder_images:
+        train_coder(out, ARMS[name].coder_images, train, held_out)
+    job, folder = build(out, name, train, held_out), folder_of(out, name)
     assert job.export is not None
     export = job.export
 
@@ -91,23 +122,33 @@ def train_arm(out: Path, name: str, train: ImageSet, held_out: ImageSet) -> None
         for file in ("weights.safetensors", "card.json"):
             shutil.copyfile(folder / file, kept / file)
 
-    asked = {"arm": name, "hyperparameters": hyperparameters(ARMS[name]).to_json()}
+    asked = {"arm": name, "hyperparameters": hyperparameters(out, ARMS[name]).to_json()}
     print(f"training {name} ...", file=sys.stderr, flush=True)
-    execute(replace(job, export=keep), folder, asked=asked, resume=(folder / "run.json").exists())
+    resume = (folder / "run.json").exists()
+    execute(replace(job, export=keep), folder, asked=asked, resume=resume)
 
 
-def measure_rates(train: ImageSet, held_out: ImageSet, names: list[str]) -> dict[str, float]:
-    """Training images per second of each arm, alternating."""
-    subjects = {name: one_step(build(name, train, held_out)) for name in names}
-    seconds = alternate(subjects, rounds=9, warm_ups=2)
-    size = 64
-    return {name: size / statistics.median(taken) for name, taken in seconds.items()}
+def measure_rates(
+    out: Path, train: ImageSet, held_out: ImageSet, names: list[str]
+) -> dict[str, float]:
+    """Training images per second of each arm, alternating; an autoencoder's time is included."""
+    for name in names:
+        if ARMS[name].coder_images:
+            train_coder(out, ARMS[name].coder_images, train, held_out)
+    jobs = {name: build(out, name, train, held_out) for name in names}
+    jobs[CODER] = build_coder(1_000_000, train, held_out)
+    seconds = alternate({name: one_step(job) for name, job in jobs.items()}, rounds=9, warm_ups=2)
+    each = {
+        name: statistics.median(taken) / jobs[name].training.batch_size
+        for name, taken in seconds.items()
+    }
+    return {
+        name: IMAGES / (IMAGES * each[name] + ARMS[name].coder_images * each[CODER])
+        for name in names
+    }
 
 
-def one_step(job: Job) -> Any:
-    from izograf.training.ema import MovingAverage
-    from izograf.training.trainer import StopTraining, TrainingState, train
-
+def one_step(job: Job) -> Subject:
     average = MovingAverage(job.objective.modules, job.objective.averaged, share=0.1)
     state = TrainingState(average)
 
@@ -116,7 +157,7 @@ def one_step(job: Job) -> Any:
 
     def step() -> None:
         try:
-            train(job.objective, job.batches, job.training, state, job.placement, stop)
+            train_steps(job.objective, job.batches, job.training, state, job.placement, stop)
         except StopTraining:
             return
 
@@ -197,7 +238,7 @@ def main() -> int:
         read = partial(load_images, [options.data], SIZE, cache_dir=cache_folder() / "data")
         train, held_out = read(split="train"), read(split="test")
         if options.rates:
-            results["rates"] = measure_rates(train, held_out, options.arms)
+            results["rates"] |= measure_rates(options.out, train, held_out, options.arms)
         for name in options.arms:
             train_arm(options.out, name, train, held_out)
             scores = results["arms"].setdefault(name, {})

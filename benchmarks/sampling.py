@@ -1,8 +1,9 @@
 """Sampling throughput: the bundled U-Net against diffusers' UNet2DModel of equal MACs.
 
 18 steps without guidance, DPM-Solver++(2M) or DDIM on both sides, each through the code its users
-call: `DiffusionGenerator.sample` here, model and scheduler in a loop there. Random weights: the
-pictures are noise, the time is not.
+call: `DiffusionGenerator.sample` here, by torch alone and by OpenVINO where it is installed, model
+and scheduler in a loop there. Random weights: the pictures are noise, the time is not. Preparing a
+backend's programs is not timed.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from subjects import (
 # isort: split
 import torch
 
+from izograf.core.backends import BACKENDS, EAGER, OPENVINO
 from izograf.core.config import config_to_json
 from izograf.core.devices import DTYPES, Placement, Precision, choose_placement
 from izograf.core.types import Condition
@@ -61,27 +63,30 @@ OUR_SAMPLERS: dict[Solver, str] = {"DPM-Solver++(2M)": "dpm-solver++", "DDIM": "
 
 @dataclass(frozen=True)
 class Variant:
-    """One side in one precision; `opponent` None is ours."""
+    """One side in one precision; `opponent` None is ours, computed by `backend`."""
 
     opponent: Opponent | None
     precision: Precision
+    backend: str = EAGER
 
     def __str__(self) -> str:
-        side = "izograf" if self.opponent is None else f"diffusers {self.opponent}"
+        side = f"izograf {self.backend}" if self.opponent is None else f"diffusers {self.opponent}"
         return f"{side} {self.precision}"
 
 
 VARIANTS = [Variant(opponent, p) for opponent in (None, *OPPONENTS) for p in PRECISIONS]
+if not BACKENDS[OPENVINO].missing():
+    VARIANTS += [Variant(None, p, OPENVINO) for p in PRECISIONS]
 SampleBatch = Callable[[Solver, int, int], torch.Tensor]  # (solver, batch size, steps) -> pictures
 
 
 def build_variant(variant: Variant) -> SampleBatch:
     if variant.opponent is None:
-        return _ours(variant.precision)
+        return _ours(variant.precision, variant.backend)
     return _theirs(variant.opponent, variant.precision)
 
 
-def _ours(precision: Precision) -> SampleBatch:
+def _ours(precision: Precision, backend: str) -> SampleBatch:
     card = ModelCard(
         name="benchmark",
         family="diffusion",
@@ -92,7 +97,7 @@ def _ours(precision: Precision) -> SampleBatch:
         options=diffusion_options(),
         sampling={"preconditioner": {"name": "flow"}, "sigma_min": 0.02, "sigma_max": 80.0},
     )
-    generator = build(card, build_ours().state_dict(), Placement("cpu", precision))
+    generator = build(card, build_ours().state_dict(), Placement("cpu", precision, backend))
 
     def sample(solver: Solver, batch: int, steps: int) -> torch.Tensor:
         options: dict[str, OptionValue] = {
@@ -197,6 +202,8 @@ def main(options: argparse.Namespace) -> int:
         for opponent in OPPONENTS:
             pairs = [(Variant(None, chosen), Variant(opponent, "fp32"), 1.5)]
             pairs += [(Variant(None, p), Variant(opponent, p), 1.0) for p in PRECISIONS]
+            if (best := Variant(None, "bf16", OPENVINO)) in VARIANTS:
+                pairs.append((best, Variant(opponent, "fp32"), 3.0))
             for a, b, required in pairs:
                 times = speedups[a][b]
                 if bound and opponent == "pixels":

@@ -212,6 +212,7 @@ PLANTED = [
     ),
     ("diffusion/samplers.py", "from izograf import models", "diffusion may import only"),
     ("checkpoints/files.py", "from izograf.checkpoints import load", "checkpoints.files may"),
+    ("acceleration/eager.py", "from izograf.generators import latent", "acceleration may import"),
     ("schema/card.py", "import torch", "of third parties only none"),
     ("models/unet.py", "def f():\n    import scipy.linalg", "of third parties only PIL"),
     ("cli/app.py", "from izograf.core import types", "only schema at module level"),

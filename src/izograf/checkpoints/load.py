@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from izograf.checkpoints.files import read_weights
+from izograf.core.backends import choose_backend
 from izograf.core.devices import Placement, choose_placement
 from izograf.core.types import Generator
 from izograf.generators.registry import FAMILIES
@@ -12,13 +15,13 @@ from izograf.schema.library import find_model, read_card
 
 
 def load_generator(
-    name: str, *, device: str = "auto", precision: str = "auto"
+    name: str, *, device: str = "auto", precision: str = "auto", backend: str = "auto"
 ) -> tuple[Generator, Placement]:
-    """The generator called `name` (or in the folder `name`), and where it computes.
+    """The generator called `name` (or in the folder `name`), and where and how it computes.
 
     Raises:
         NotFound, CardError, UnsafeFile, InvalidInput: see `find_model`, `read_weights`,
-            `choose_placement`; also a model that does not generate pictures.
+            `choose_placement`, `choose_backend`; also a model that does not generate pictures.
     """
     folder = find_model(name)
     card = read_card(folder)
@@ -27,6 +30,8 @@ def load_generator(
             f"{card.name} is a {card.family} model, which generates no pictures: choose another."
         )
     placement = choose_placement(device, precision, width=network_width(card))
+    chosen = choose_backend(backend, device=placement.device, precision=precision)
+    placement = replace(placement, backend=chosen)
     tensors = read_weights(folder, card)
     try:
         return FAMILIES[card.family](card, tensors, placement), placement

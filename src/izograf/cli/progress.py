@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -65,11 +66,34 @@ def _lines(total: int) -> Callable[[int, float, Mapping[str, float]], None]:
 
 @contextmanager
 def counting_progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for (done, total) callbacks; silent where standard error is not a terminal."""
+    """A bar for (done, total) callbacks; silent where standard error is not a terminal.
+
+    What the library has to say meanwhile, that a model is being prepared, say, stands above it.
+    """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
         task = progress.add_task(description, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        spoken, log = _Spoken(progress.console), logging.getLogger("izograf")
+        level = log.level
+        log.addHandler(spoken)
+        log.setLevel(logging.INFO)
+        try:
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+        finally:
+            log.removeHandler(spoken)
+            log.setLevel(level)
+
+
+class _Spoken(logging.Handler):
+    """Log records as plain lines, where somebody reads them."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._console.is_terminal:
+            self._console.print(record.getMessage(), highlight=False)

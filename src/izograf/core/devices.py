@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from izograf.core.backends import EAGER, describe_backend
 from izograf.schema.errors import InvalidInput
 
 Precision = Literal["fp32", "bf16"]
@@ -31,10 +32,11 @@ PROBE_MARGIN = 1.15  # bf16 must win by this factor, so that noise cannot flip t
 
 @dataclass(frozen=True)
 class Placement:
-    """Where and in which precision to compute; its JSON is part of an image's fingerprint."""
+    """Where, in which precision and by which backend to compute; see `fingerprint`."""
 
     device: str
     precision: Precision
+    backend: str = EAGER
 
     @property
     def dtype(self) -> torch.dtype:
@@ -194,5 +196,6 @@ def fingerprint(placement: Placement) -> dict[str, str]:
         "device": placement.device,
         "device_name": name,
         "precision": placement.precision,
+        "backend": describe_backend(placement.backend),
         "threads": str(torch.get_num_threads()),
     }

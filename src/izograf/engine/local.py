@@ -67,6 +67,7 @@ class LocalSettings:
 
     devices: tuple[str, ...] = ("auto",)
     precision: str = "auto"
+    backend: str = "auto"
     batch_size: int = 16
     mix_requests: bool = False
     preview_seconds: float = 1.0
@@ -78,7 +79,12 @@ class LocalSettings:
 
     def worker(self, device: str) -> WorkerSettings:
         return WorkerSettings(
-            device, self.precision, self.batch_size, self.preview_seconds, self.cache_bytes
+            device,
+            self.precision,
+            self.backend,
+            self.batch_size,
+            self.preview_seconds,
+            self.cache_bytes,
         )
 
 

@@ -20,7 +20,7 @@ class WorkerSettings:
     """How one worker process computes.
 
     Attributes:
-        device, precision: as `core.devices.choose_placement` takes them.
+        device, precision, backend: as `checkpoints.load.load_generator` takes them.
         batch_size: pictures computed in one tensor at most.
         preview_seconds: at least this long between two previews of a job.
         cache_bytes: models are kept loaded up to this sum; the one in use always is.
@@ -28,6 +28,7 @@ class WorkerSettings:
 
     device: str = "auto"
     precision: str = "auto"
+    backend: str = "auto"
     batch_size: int = 16
     preview_seconds: float = 1.0
     cache_bytes: int = 2 * GIB

@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from izograf.checkpoints.load import load_generator
+from izograf.core.backends import BACKENDS
 from izograf.core.devices import configure_threads, fingerprint
 from izograf.core.pixels import to_uint8
 from izograf.core.types import Generator, OnStep
@@ -52,7 +53,8 @@ from izograf.schema.resolve import resolve_request
 
 PREVIEW_PICTURES = 4
 PREVIEW_SIZE = 128  # larger pictures are shrunk to this in a preview
-_NO_MEMORY = ("can't allocate memory", "not enough memory")  # of torch's CPU allocators
+# of torch's CPU allocators, and of OpenVINO's
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "Failed to allocate")
 
 
 def run(connection: Connection, settings: WorkerSettings) -> None:
@@ -65,7 +67,7 @@ def run(connection: Connection, settings: WorkerSettings) -> None:
 
 def import_families() -> None:
     """Imports every family and network now, instead of under the first request's eyes."""
-    for registry in (FAMILIES, NETWORKS):
+    for registry in (FAMILIES, NETWORKS, BACKENDS):
         len(registry)
     with torch.device("meta"):
         nn.Embedding(1, 1)  # torch imports its compiler to initialise the first one: a second
@@ -77,8 +79,11 @@ class Loaded:
 
     generator: Generator
     environment: Mapping[str, str]
-    num_bytes: int
     identity: str
+
+    @property
+    def num_bytes(self) -> int:
+        return model_bytes(self.generator)  # it may grow as it is used
 
 
 class ModelCache:
@@ -88,9 +93,9 @@ class ModelCache:
     A model whose card has changed on disk is loaded again.
     """
 
-    def __init__(self, ceiling: int, *, device: str, precision: str) -> None:
+    def __init__(self, ceiling: int, *, device: str, precision: str, backend: str = "auto") -> None:
         self._ceiling = ceiling
-        self._device, self._precision = device, precision
+        self._place = {"device": device, "precision": precision, "backend": backend}
         self._models: OrderedDict[str, Loaded] = OrderedDict()
         self.loads = 0
 
@@ -140,11 +145,9 @@ class ModelCache:
 
     def _load(self, name: str, identity: str) -> Loaded:
         with memory_errors():
-            generator, placement = load_generator(
-                name, device=self._device, precision=self._precision
-            )
+            generator, placement = load_generator(name, **self._place)
         self.loads += 1
-        return Loaded(generator, fingerprint(placement), model_bytes(generator), identity)
+        return Loaded(generator, fingerprint(placement), identity)
 
 
 def _identity(folder: Path) -> str:
@@ -160,13 +163,18 @@ def _expected_bytes(folder: Path) -> int:
 
 
 def model_bytes(generator: Generator) -> int:
-    """Bytes of every parameter and buffer that hangs on the generator, each counted once."""
+    """Bytes of every parameter and buffer that hangs on the generator, each counted once.
+
+    A network that another runtime computes adds the `extra_bytes` it holds there.
+    """
     tensors: dict[int, int] = {}
+    extra = 0
     for value in vars(generator).values():
         if isinstance(value, nn.Module):
             for tensor in (*value.parameters(), *value.buffers()):
                 tensors[tensor.data_ptr()] = tensor.nbytes
-    return sum(tensors.values())
+            extra += sum(getattr(module, "extra_bytes", 0) for module in value.modules())
+    return sum(tensors.values()) + extra
 
 
 class TorchRenderer:
@@ -175,7 +183,10 @@ class TorchRenderer:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._cache = ModelCache(
-            settings.cache_bytes, device=settings.device, precision=settings.precision
+            settings.cache_bytes,
+            device=settings.device,
+            precision=settings.precision,
+            backend=settings.backend,
         )
 
     def render(self, request: GenerationRequest, progress: Progress) -> Rendered:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from izograf.core.backends import BACKENDS
 from izograf.core.config import config_from_json
 from izograf.core.devices import Placement
 from izograf.models.registry import NETWORKS
@@ -15,25 +18,48 @@ from izograf.schema.errors import CardError
 
 
 def build_network(
-    card: ModelCard, tensors: Mapping[str, Tensor], placement: Placement
+    card: ModelCard,
+    tensors: Mapping[str, Tensor],
+    placement: Placement,
+    *,
+    image_size: int | None = None,
 ) -> nn.Module:
-    """The card's network with the given weights, in eval mode, on the placement's device and dtype.
+    """The card's network with the given weights, in eval mode, computed as `placement` says.
+
+    `image_size` is what the network is to see where that is not the card's: a latent's side.
 
     Raises:
         CardError: unknown network, a config it refuses or that contradicts the card, or weights
             of another shape.
     """
-    if "name" not in card.network or "config" not in card.network:
-        raise CardError(f"The card of {card.name!r} does not say which network it has.")
-    network_type = NETWORKS[card.network["name"]]
+    sizes = {"image_size": image_size or card.image_size, "num_classes": len(card.classes)}
+    return described_network(card.network, tensors, placement, sizes=sizes, name=card.name)
+
+
+def described_network(
+    described: Any,
+    tensors: Mapping[str, Tensor],
+    placement: Placement,
+    *,
+    sizes: Mapping[str, int],
+    name: str,
+) -> nn.Module:
+    """As `build_network`, of `{"name": ..., "config": ...}` as found on the card called `name`.
+
+    `sizes` are what fields of the config must be, where it has them.
+    """
+    if not isinstance(described, Mapping) or not {"name", "config"} <= set(described):
+        raise CardError(f"The card of {name!r} does not say which network it has.")
+    network_type = NETWORKS[described["name"]]
     config = config_from_json(
-        network_type.config, card.network["config"], source=f"The card of {card.name!r}"
+        network_type.config, described["config"], source=f"The card of {name!r}"
     )
-    for field, expected in (("image_size", card.image_size), ("num_classes", len(card.classes))):
-        if getattr(config, field) != expected:
+    for field, expected in sizes.items():
+        found = getattr(config, field, expected)
+        if found != expected:
             raise CardError(
-                f"The card of {card.name!r} contradicts itself: {field} is {expected}, but "
-                f"{getattr(config, field)} in its network."
+                f"The card of {name!r} contradicts itself: {field} is {expected}, but "
+                f"{found} in its network."
             )
     with torch.device("meta"):
         network = network_type.build(config)
@@ -41,7 +67,8 @@ def build_network(
         network.load_state_dict(dict(tensors), assign=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise CardError(f"The weights of {card.name!r} do not fit its card: {reason}") from error
+        raise CardError(f"The weights of {name!r} do not fit its card: {reason}") from error
     network.requires_grad_(False).eval()
-    network.to(device=placement.device, dtype=placement.dtype)
-    return network.to(memory_format=placement.memory_format)  # type: ignore[call-overload,no-any-return]
+    return BACKENDS[placement.backend].place(
+        network, placement, kind=network_type.kind, identity=json.dumps(dict(described))
+    )

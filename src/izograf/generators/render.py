@@ -17,6 +17,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from izograf import __version__
+from izograf.core.backends import EAGER
 from izograf.core.pixels import to_uint8
 from izograf.core.rng import Blend, Seed
 from izograf.core.storage import write_atomically
@@ -269,7 +270,8 @@ def verify(
     remarks = []
     if pixels_sha256(pixels) != record["pixels_sha256"]:
         remarks.append("the picture was changed after it was made")
-    for key, before in record["environment"].items():
+    before_choice = {"backend": EAGER}  # what records without it mean
+    for key, before in (before_choice | dict(record["environment"])).items():
         if environment.get(key) != before:
             remarks.append(f"{key} was {before}, now {environment.get(key)}")
     candidates = _made_again(generator, record, on_step)

@@ -26,7 +26,7 @@ class ModelCard:
     Attributes:
         name: short identifier, `[a-z0-9-]+`.
         family: key of the generator registry that knows how to sample it.
-        task: what the model is for: "generate" pictures or "classify" them.
+        task: what the model is for: to "generate" pictures, "classify" or "autoencode" them.
         network: `{"name": registry key, "config": {...}}`, rebuilt exactly from this.
         image_size: height and width of a sample in pixels.
         conditions: kinds of condition accepted, from `class text image mask attributes`.

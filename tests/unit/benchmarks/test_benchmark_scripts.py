@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-SHARED = ("common", "subjects")
+SHARED = ("common", "subjects", "quality_plots", "quality_results")
 
 
 def quick(script: Path) -> dict[str, Any]:
@@ -27,7 +27,9 @@ def quick(script: Path) -> dict[str, Any]:
 
 def test_every_script_is_tested_and_described(benchmarks: Path) -> None:
     scripts = {path.stem for path in benchmarks.glob("*.py")} - set(SHARED)
-    assert scripts == {"sampling", "training", "startup", "attention", "service"}
+    assert scripts == {
+        "sampling", "training", "startup", "attention", "service", "backbones", "quality",
+    }  # fmt: skip
     text = (benchmarks / "README.md").read_text(encoding="utf-8")
     assert all(f"{name}.py" in text for name in scripts)
 
@@ -48,6 +50,14 @@ def test_startup(benchmarks: Path) -> None:
 def test_service(benchmarks: Path) -> None:
     told = quick(benchmarks / "service.py")
     assert len(told["checks"]) == 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # beside other programs
+def test_quality(benchmarks: Path) -> None:
+    told = quick(benchmarks / "quality.py")
+    assert told["checks"]
+    assert len(told["tables"]) == 2
 
 
 @pytest.mark.slow

@@ -222,7 +222,7 @@ def test_the_precision_of_a_picture_is_the_one_asked(generate, izograf, model) -
         "-o", "b.png",
     )  # fmt: skip
     assert half.code == 0, half.err
-    assert "(bf16)" in half.err
+    assert "(bf16, " in half.err
     assert izograf("verify", "b.png").out == "b.png: bit-exact\n"
 
 

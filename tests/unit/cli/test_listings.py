@@ -109,3 +109,13 @@ def test_scan_can_be_strict(refused, here, pictures) -> None:
     (data / "train" / "sea" / "broken.png").write_bytes(b"no picture")
     sentence = refused("scan", "--data", data, "--image-size", 16, "--strict")
     assert "broken.png" in sentence
+
+
+def test_doctor_names_the_backend_that_auto_is_and_those_there_are(izograf, monkeypatch) -> None:
+    from izograf.core.backends import BACKENDS, OPENVINO
+
+    for missing, best in (("", "openvino"), ("gone", "eager")):
+        monkeypatch.setattr(type(BACKENDS[OPENVINO]), "missing", lambda _, missing=missing: missing)
+        (row,) = [row for row in rows(izograf, "doctor") if row["name"] == "backend"]
+        assert row["value"].startswith(f"{best} (of ")
+        assert ("openvino" in row["value"]) == (not missing)

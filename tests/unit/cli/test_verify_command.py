@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image, PngImagePlugin
 
+from izograf.core.backends import BACKENDS, EAGER, OPENVINO
+
+ABSENT = BACKENDS[OPENVINO].missing()
 FP32 = ("--device", "cpu", "--precision", "fp32")
 
 
@@ -44,6 +47,36 @@ def test_an_untouched_picture_is_bit_exact(izograf, made) -> None:
     (row,) = json.loads(izograf("verify", "sea.png", "--json").out)
     assert row == {"path": "sea.png", "verdict": "bit-exact", "psnr": None, "remarks": []}
     assert made.is_dir()
+
+
+def test_a_record_from_before_there_was_a_choice_of_backend_means_torch(izograf, made) -> None:
+    def forget(record):
+        environment = {k: v for k, v in record["environment"].items() if k != "backend"}
+        return record | {"environment": environment}
+
+    resave(made / "sea.png", change=forget)
+    assert izograf("verify", "sea.png").out == "sea.png: bit-exact\n"
+
+
+@pytest.mark.skipif(bool(ABSENT), reason=ABSENT)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_picture_by_another_backend_is_made_again_by_it(
+    izograf, made, monkeypatch, precision
+) -> None:
+    asked = ("-m", "model", "-c", "sea", "--device", "cpu", "--precision", precision)
+    outcome = izograf("generate", *asked, "--backend", "openvino", "-o", "other.png")
+    assert outcome.code == 0, outcome.err
+    assert f"on cpu ({precision}, openvino)" in outcome.err
+    with Image.open(made / "other.png") as image:
+        assert json.loads(image.text["izograf"])["environment"]["backend"].startswith("openvino 2")
+    assert izograf("verify", "other.png").out == "other.png: bit-exact\n"
+
+    monkeypatch.setattr(type(BACKENDS[OPENVINO]), "missing", lambda _: "it is gone")
+    (row,) = json.loads(izograf("verify", "other.png", "--json").out)
+    assert row["verdict"] in ("close", "bit-exact")
+    (remark,) = row["remarks"]
+    assert remark.startswith("backend was openvino 2")
+    assert remark.endswith(f"now {EAGER}")
 
 
 def test_a_changed_picture_is_told(izograf, made) -> None:

@@ -35,7 +35,7 @@ from izograf.schema.request import GenerationRequest
 from izograf.schema.resolve import resolve_request
 from izograf.schema.xmp import provenance_packet
 
-FEW = {"diffusion": {"num_inference_steps": 3}, "latent": {}}
+FEW = {"diffusion": {"num_inference_steps": 3}, "latent": {}, "vae": {}}
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ OPTIONS = {
         {"num_inference_steps": 3, "guidance_scale": 1.0, "sampler": "heun"},
     ),
     "latent": ({}, {"truncation": 0.7}, {"truncation": 0.0}),
+    "vae": ({}, {"truncation": 0.7}, {"truncation": 0.0}),
 }
 WAYS = ({"seed": 90}, {"class": "forest"}, {"seed": 90, "class": "forest"})
 

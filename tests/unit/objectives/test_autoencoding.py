@@ -86,7 +86,8 @@ def test_before_its_time_the_discriminator_takes_no_part() -> None:
     expected = (found - image).abs().mean() + 0.5 * divergence / (3 * 16 * 16)
     torch.testing.assert_close(loss, expected)
     assert set(stats) == {"pixels", "kl"}
-    assert [phase.after for phase in early.phases()] == [0, IMAGES // 2]
+    assert [phase.after for phase in early.phases()] == [0, 45]
+    assert [phase.after for phase in objective(adversarial_start=0.0).phases()] == [0, 0]
 
 
 def test_from_then_on_it_does_and_a_checkpoint_knows() -> None:

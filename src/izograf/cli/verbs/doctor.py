@@ -18,7 +18,10 @@ from izograf import __version__
 from izograf.cli.app import app
 from izograf.cli.arguments import Json
 
-EXTRAS = {"tensorboard": ("tensorboard", "izograf train --tensorboard")}
+EXTRAS = {
+    "tensorboard": ("tensorboard", "izograf train --tensorboard"),
+    "openvino": ("openvino", "pictures several times faster on a CPU"),
+}
 LOW_DISK_BYTES = 2e9
 LOW_MEMORY_BYTES = 2e9
 
@@ -39,6 +42,7 @@ def doctor(as_json: Json = False) -> None:
 def _findings() -> list[dict[str, Any]]:
     import torch
 
+    from izograf.core.backends import BACKENDS, choose_backend
     from izograf.core.devices import (
         PROBE_MARGIN,
         cache_folder,
@@ -55,6 +59,9 @@ def _findings() -> list[dict[str, Any]]:
     if placement.device == "cpu":
         ratio = remembered_ratio(128)
         precision += f" (bf16 is {ratio:.2f} x as fast as fp32; taken from {PROBE_MARGIN:g} x on)"
+    kind = placement.device.split(":")[0]
+    chosen = choose_backend("auto", device=placement.device, precision="auto")
+    usable = [name for name, b in BACKENDS.items() if kind in b.devices and not b.missing()]
     available, total = memory_bytes()
     disk = shutil.disk_usage(Path.cwd()).free
     found = list_models()
@@ -64,6 +71,7 @@ def _findings() -> list[dict[str, Any]]:
         _row("torch", torch.__version__),
         _row("device", f"{placement.device} ({name})"),
         _row("precision", precision),
+        _row("backend", f"{chosen} (of {', '.join(usable)})"),
         _row("threads", f"{free_threads()} of {os.cpu_count()} cores"),
         _row(
             "memory",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from izograf.cli.app import app
-from izograf.cli.arguments import ClassColumn, Data, Device, Json, Precision, parse_count
+from izograf.cli.arguments import Backend, ClassColumn, Data, Device, Json, Precision, parse_count
 from izograf.cli.verbs.generate import Guidance, Options, Sampler, Steps, given_options
 from izograf.schema.errors import InvalidInput, NotFound
 
@@ -56,6 +56,7 @@ def evaluate(
     ] = False,
     device: Device = "auto",
     precision: Precision = "auto",
+    backend: Backend = "auto",
     as_json: Json = False,
 ) -> None:
     """Measure a model against real pictures: Frechet distance, KID, class agreement.
@@ -64,6 +65,7 @@ def evaluate(
     """
     from izograf.checkpoints.load import load_generator
     from izograf.cli.progress import counting_progress
+    from izograf.core.backends import describe_backend
     from izograf.core.devices import cache_folder, configure_threads
     from izograf.core.storage import write_atomically
     from izograf.data.dataset import load_images
@@ -79,7 +81,9 @@ def evaluate(
     folder = find_model(model)
     judge_folder = _judge_folder(judge, needed=extractor == "judge" and extractor_weights is None)
     measuring = evaluation.extractor_for(extractor, extractor_weights, judge_folder)
-    generator, placement = load_generator(model, device=device, precision=precision)
+    generator, placement = load_generator(
+        model, device=device, precision=precision, backend=backend
+    )
     card = generator.card
     cache = cache_folder() / "data"
     with counting_progress("reading pictures") as progress:
@@ -112,7 +116,12 @@ def evaluate(
         cache=cache_folder() / "features",
     )
     entries = [
-        entry | {"sampling": dict(given), "precision": placement.precision}
+        entry
+        | {
+            "sampling": dict(given),
+            "precision": placement.precision,
+            "backend": describe_backend(placement.backend),
+        }
         for entry in result.to_json()
     ]
     if as_json:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from izograf.cli.app import app
-from izograf.cli.arguments import Device, Json, Precision
+from izograf.cli.arguments import Backend, Device, Json, Precision
 from izograf.schema.errors import InvalidInput, IzografError
 from izograf.schema.request import GenerationRequest
 
@@ -65,6 +65,7 @@ def generate(
     options: Options = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    backend: Backend = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -79,15 +80,15 @@ def generate(
         GenerationRequest(model, condition, num_images, seed, given, towards)
         for condition in _conditions(card, classes)
     ]
-    _generate(card, requests, output, device, precision, overwrite=overwrite, as_json=as_json)
+    place = {"device": device, "precision": precision, "backend": backend}
+    _generate(card, requests, output, place, overwrite=overwrite, as_json=as_json)
 
 
 def _generate(
     card: ModelCard,
     requests: list[GenerationRequest],
     output: Path,
-    device: str,
-    precision: str,
+    place: dict[str, str],
     *,
     overwrite: bool,
     as_json: bool,
@@ -107,7 +108,7 @@ def _generate(
             "or choose another --output."
         )
     configure_threads()
-    generator, placement = load_generator(requests[0].model, device=device, precision=precision)
+    generator, placement = load_generator(requests[0].model, **place)
     environment = fingerprint(placement)
     total = sum(request.num_images for request in requests)
     start, written = time.perf_counter(), []
@@ -127,7 +128,7 @@ def _generate(
         typer.echo(item["path"])
     typer.echo(
         f"{total} picture{'' if total == 1 else 's'} in {seconds:.1f} s on {placement.device} "
-        f"({placement.precision}).",
+        f"({placement.precision}, {placement.backend}).",
         err=True,
     )
 
@@ -149,6 +150,7 @@ def sheet(
     options: Options = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    backend: Backend = "auto",
 ) -> None:
     """Draw one sheet with a row of pictures for every class of a model."""
     import torch
@@ -170,7 +172,9 @@ def sheet(
     ]
     configure_threads()
     start = time.perf_counter()
-    generator, placement = load_generator(model, device=device, precision=precision)
+    generator, placement = load_generator(
+        model, device=device, precision=precision, backend=backend
+    )
     environment = fingerprint(placement)
     pictures = []
     with counting_progress("generating") as progress:
@@ -181,7 +185,7 @@ def sheet(
     save_sheet(output, torch.stack(pictures), columns=columns, row_labels=labels, scale=scale)
     typer.echo(
         f"{len(pictures)} pictures in {time.perf_counter() - start:.1f} s "
-        f"on {placement.device} ({placement.precision}).",
+        f"on {placement.device} ({placement.precision}, {placement.backend}).",
         err=True,
     )
     typer.echo(str(output.absolute()))
@@ -219,6 +223,7 @@ def verify(
 
 def _verified(pixels: Any, record: Any, model: str | None) -> dict[str, Any]:
     from izograf.checkpoints.load import load_generator
+    from izograf.core.backends import usable_backend
     from izograf.core.devices import fingerprint
     from izograf.generators.render import require_same_weights
     from izograf.generators.render import verify as compare
@@ -226,8 +231,11 @@ def _verified(pixels: Any, record: Any, model: str | None) -> dict[str, Any]:
 
     name = model or str(record["request"]["model"])
     require_same_weights(read_card(find_model(name)), name, record)
-    precision = str(record["environment"].get("precision", "auto"))
-    generator, placement = load_generator(name, precision=precision)
+    made_in = record["environment"]
+    precision, backend = str(made_in.get("precision", "auto")), made_in.get("backend")
+    generator, placement = load_generator(
+        name, precision=precision, backend=usable_backend(backend)
+    )
     return compare(pixels, record, generator, fingerprint(placement)).to_json()
 
 

@@ -43,6 +43,10 @@ def serve(
             help="auto, cpu, cuda, cuda:1, ...; once for each worker. [auto]", show_default=False
         ),
     ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="auto, eager, compile or openvino. [auto]", show_default=False),
+    ] = None,
     login: Annotated[
         str | None,
         typer.Option(
@@ -65,7 +69,8 @@ def serve(
 
     settings = load_settings(
         host=host, port=port, data_dir=data_dir, database_url=database_url, engine=engine,
-        devices=tuple(device) if device else None, login=login, log_format=log_format,
+        devices=tuple(device) if device else None, backend=backend, login=login,
+        log_format=log_format,
     )  # fmt: skip
 
     def ready(address: str) -> None:

@@ -1,0 +1,88 @@
+"""From a module of tensors to a graph that OpenVINO has compiled for this processor."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from izograf.core.devices import Precision
+from izograf.schema.errors import InvalidInput
+
+ELEMENTS: Mapping[Precision, str] = {"fp32": "f32", "bf16": "bf16"}  # as OpenVINO calls them
+TELEMETRY = "openvino_telemetry"
+
+
+@cache
+def runtime() -> Any:
+    """The module openvino, which carries no usable types.
+
+    Imported as if its telemetry package were absent: that one reports every import to its maker
+    unless a file in the home folder forbids it, and here nothing leaves the machine unasked.
+    """
+    modules: dict[str, Any] = sys.modules
+    hidden = TELEMETRY not in modules
+    if hidden:
+        modules[TELEMETRY] = None  # what makes an import fail
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        if hidden:
+            del modules[TELEMETRY]
+
+
+@cache
+def core() -> Any:
+    """OpenVINO's one entry point of this process."""
+    return runtime().Core()
+
+
+def configuration(precision: Precision) -> dict[str, Any]:
+    """How programs compute: alone on torch's threads, in exactly `precision`.
+
+    Left to itself OpenVINO computes in bfloat16 on processors that have it. Fused float32
+    subgraphs are off: version 2026.4 crashes while it looks for them in chains of linear layers.
+    """
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": ELEMENTS[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "ENABLE_CPU_PINNING": False,
+        "SNIPPETS_MODE": "DISABLE" if precision == "fp32" else "ENABLE",
+    }
+
+
+def compiled(module: nn.Module, examples: Sequence[Tensor], precision: Precision) -> Any:
+    """`module(*examples)` as an openvino.CompiledModel for tensors of exactly these shapes.
+
+    Raises:
+        InvalidInput: this processor does not compute in that precision.
+    """
+    model = core().compile_model(_converted(module, examples), "CPU", configuration(precision))
+    if model.get_property("INFERENCE_PRECISION_HINT").to_string() != ELEMENTS[precision]:
+        raise InvalidInput(
+            f"OpenVINO does not compute in {precision} on this processor: choose another "
+            "precision, or the backend eager."
+        )
+    return model
+
+
+def _converted(module: nn.Module, examples: Sequence[Tensor]) -> Any:
+    """The graph of `module`, an openvino.Model with the shapes of `examples`."""
+    frontends = importlib.import_module("openvino.frontend")
+    decoders = importlib.import_module("openvino.frontend.pytorch.ts_decoder")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the shapes it warns about are meant to be fixed
+        program = torch.jit.trace(module, tuple(examples), check_trace=False, strict=False)  # type: ignore[no-untyped-call]
+        decoder = decoders.TorchScriptPythonDecoder(program, example_input=tuple(examples))
+        frontend = frontends.FrontEndManager().load_by_framework("pytorch")
+        graph = frontend.convert(frontend.load(decoder))
+    shape = runtime().PartialShape
+    graph.reshape({i: shape(list(t.shape)) for i, t in zip(graph.inputs, examples, strict=True)})
+    return graph

@@ -1,0 +1,84 @@
+"""Compiled programs on disk, each under a key of everything it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from izograf import __version__, models
+from izograf.core.devices import cache_folder, processor_name
+from izograf.core.storage import write_atomically
+from izograf.schema.errors import StorageError
+
+MAX_BYTES = 4 << 30  # of all programs together; the ones not used for longest go first
+
+
+def weights_digest(network: nn.Module) -> str:
+    """sha256 of the names, types, shapes and bytes of a network's tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def source_digest() -> str:
+    """sha256 of the code of all networks: a graph traced from other code is another program."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(models.__path__[0]).glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def program_key(**facts: Any) -> str:
+    """The name of the program that `facts` determine, together with versions and processor."""
+    known = {
+        "izograf": __version__,
+        "torch": torch.__version__,
+        "source": source_digest(),
+        "processor": processor_name(),
+    }
+    text = json.dumps(known | facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def programs_folder() -> Path:
+    return cache_folder() / "programs"
+
+
+def read_program(key: str) -> bytes | None:
+    """The program of that name; None where there is none that can be read."""
+    path = programs_folder() / key
+    with suppress(OSError):
+        os.utime(path)  # it was used now
+        return path.read_bytes()
+    return None
+
+
+def write_program(key: str, program: bytes) -> None:
+    """Keeps a program; where that cannot be, it will be made again."""
+    with suppress(StorageError):
+        write_atomically(programs_folder() / key, program)
+    prune(MAX_BYTES)
+
+
+def prune(max_bytes: int) -> None:
+    """Removes the programs that were not used for longest until the rest fits."""
+    files: Mapping[Path, os.stat_result] = {}
+    with suppress(OSError):
+        files = {path: path.stat() for path in programs_folder().iterdir()}
+    total = sum(facts.st_size for facts in files.values())
+    for path in sorted(files, key=lambda path: files[path].st_mtime):
+        if total <= max_bytes:
+            return
+        with suppress(OSError):
+            path.unlink()
+        total -= files[path].st_size
