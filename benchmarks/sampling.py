@@ -50,7 +50,8 @@ from izograf.core.backends import BACKENDS, EAGER, OPENVINO
 from izograf.core.config import config_to_json
 from izograf.core.devices import DTYPES, Placement, Precision, choose_placement
 from izograf.core.types import Condition
-from izograf.generators.diffusion import build, diffusion_options
+from izograf.generators.diffusion import build
+from izograf.generators.diffusion_options import diffusion_options
 from izograf.schema.card import ModelCard
 from izograf.schema.labels import ClassLabel
 from izograf.schema.options import OptionValue

@@ -21,7 +21,8 @@ import torch
 from izograf.checkpoints.files import save_model
 from izograf.core.config import config_to_json
 from izograf.core.devices import choose_placement
-from izograf.generators.diffusion import diffusion_options, preconditioner_to_json
+from izograf.generators.diffusion import preconditioner_to_json
+from izograf.generators.diffusion_options import diffusion_options
 from izograf.models.unet import UNetConfig, build_unet
 from izograf.schema.card import ModelCard
 from izograf.schema.labels import ClassLabel

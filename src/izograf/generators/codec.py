@@ -29,6 +29,10 @@ class Codec(Protocol):
     @property
     def shape(self) -> tuple[int, int, int]: ...
 
+    def encode(self, images: Tensor) -> Tensor:
+        """Images [B,3,S,S] in [-1,1] -> what is denoised, float32 [B,C,h,w]."""
+        ...
+
     def decode(self, x: Tensor) -> Tensor:
         """[B,C,h,w] -> float32 images [B,3,S,S] in [-1,1]."""
         ...
@@ -43,6 +47,9 @@ class Pixels:
     """Pictures themselves: nothing to decode."""
 
     shape: tuple[int, int, int]
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images.float()
 
     def decode(self, x: Tensor) -> Tensor:
         return x.clamp(-1, 1).float()

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from izograf.core.config import config_from_json
 from izograf.core.devices import Placement
 from izograf.core.rng import Seed, SeededNoise
-from izograf.core.types import Condition, OnStep, ignore
+from izograf.core.types import Condition, Denoise, OnStep, ignore
 from izograf.diffusion.denoiser import Denoiser
+from izograf.diffusion.editing import keep_known, start_from
 from izograf.diffusion.guidance import classifier_free
 from izograf.diffusion.precondition import PRECONDITIONERS, Preconditioner
 from izograf.diffusion.samplers import SAMPLERS
@@ -21,71 +24,20 @@ from izograf.diffusion.schedules import SCHEDULES, Schedule
 from izograf.diffusion.tables import fixed
 from izograf.generators.autoencoder import split_weights, stored_codec
 from izograf.generators.codec import Codec, Pixels
+from izograf.generators.diffusion_options import NO_CLASS, TRAINED, options_of
 from izograf.generators.network import build_network
 from izograf.generators.registry import FAMILIES
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import CardError, InvalidInput
-from izograf.schema.options import OptionSpec, OptionValue, parse_options
-
-TRAINED = "trained"  # the schedule of a card that carries the levels of its few steps
-
-
-def diffusion_options(
-    *, num_inference_steps: int = 18, guidance_scale: float = 1.5, conditional: bool = True
-) -> tuple[OptionSpec, ...]:
-    """The options a diffusion model's card offers, with this model's recommended defaults."""
-    guidance = (
-        OptionSpec(
-            "guidance_scale", "number", guidance_scale, minimum=0, maximum=20,
-            help="how strongly the condition is enforced; 1 is the plain conditional model",
-        ),
-        OptionSpec(
-            "guidance_low", "number", 0.0, minimum=0, maximum=1000,
-            help="no guidance at noise levels (sigma) up to this",
-        ),
-        OptionSpec(
-            "guidance_high", "number", 1000.0, minimum=0, maximum=1000,
-            help="no guidance at noise levels (sigma) above this",
-        ),
-    )  # fmt: skip
-    return (
-        OptionSpec(
-            "num_inference_steps", "integer", num_inference_steps, minimum=1, maximum=1000,
-            help="denoising steps: more is slower and usually better",
-        ),
-        *(guidance if conditional else ()),
-        OptionSpec(
-            "sampler", "choice", "dpm-solver++",
-            choices=tuple(name for name, known in SAMPLERS.items() if known.any_model),
-            help="the numerical method",
-        ),
-        OptionSpec(
-            "schedule", "choice", "karras", choices=tuple(SCHEDULES),
-            help="where the noise levels of the steps lie",
-        ),
-    )  # fmt: skip
-
-
-def student_options(num_steps: int, *, least: int, sampler: str) -> tuple[OptionSpec, ...]:
-    """The options of a few-step student: from `least` to `num_steps` steps at its own levels."""
-    return (
-        OptionSpec(
-            "num_inference_steps", "integer", num_steps, minimum=least, maximum=num_steps,
-            help="denoising steps this student was trained for",
-        ),
-        OptionSpec(
-            "sampler", "choice", sampler, choices=(sampler,),
-            help="the numerical method it was trained for",
-        ),
-        OptionSpec(
-            "schedule", "choice", TRAINED, choices=(TRAINED,),
-            help="the noise levels it was trained at",
-        ),
-    )  # fmt: skip
+from izograf.schema.options import OptionValue, parse_options
 
 
 class DiffusionGenerator:
-    """A denoiser with its card, ready to sample; `codec` where it denoises no pictures."""
+    """A denoiser with its card, ready to sample; `codec` where it denoises no pictures.
+
+    A picture in the condition is where sampling starts (image to image, by the option `strength`),
+    and with a mask what is kept (inpainting), unless the network itself takes pictures.
+    """
 
     def __init__(
         self,
@@ -114,20 +66,49 @@ class DiffusionGenerator:
         sigmas = schedule(
             chosen["num_inference_steps"], sampling["sigma_min"], sampling["sigma_max"]
         ).to(self._device, torch.float32)
-        denoise = self.denoiser
-        if "guidance_scale" in chosen:
-            guide = classifier_free(
-                chosen["guidance_scale"],
-                sigma_low=chosen["guidance_low"],
-                sigma_high=chosen["guidance_high"],
-            )
-            denoise = guide(self.denoiser)  # type: ignore[assignment]
-        noise = SeededNoise(self.codec.shape, seeds, self._device)
-        x = noise() * sigmas[0]
         sampler = SAMPLERS[chosen["sampler"]]
+        noise = SeededNoise(self.codec.shape, seeds, self._device)
+        condition = condition.to(self._device)
+        asked, denoise = condition, self._guided(chosen, len(seeds))
+        if "image" not in self.card.conditions:  # then a picture is where sampling starts
+            asked = replace(condition, image=None, mask=None)
+        if condition.image is None or asked.image is not None:
+            x = noise() * sigmas[0]
+        else:
+            known = self.codec.encode(condition.image)
+            x, sigmas = start_from(known, sigmas, chosen.get("strength", 1.0), noise)
+            if condition.mask is not None:
+                denoise = keep_known(denoise, known, resized(condition.mask, known))
         shown = previewing(on_step, self.codec)
-        x0 = sampler(denoise, x, sigmas, condition.to(self._device), noise, shown)
-        return self.codec.decode(x0).cpu()
+        x0 = sampler(denoise, x, sigmas, asked, noise, shown, **options_of(sampler, chosen))
+        made = self.codec.decode(x0)
+        if condition.mask is not None and condition.image is not None:
+            made = made.lerp(condition.image, condition.mask)  # latents keep it only nearly
+        return made.cpu()
+
+    def _guided(self, chosen: Mapping[str, Any], count: int) -> Denoise:
+        """The denoiser under the guidance that was chosen, for `count` pictures."""
+        if "guidance_scale" not in chosen:
+            return self.denoiser
+        negative = None
+        if (name := chosen.get("negative_class", NO_CLASS)) != NO_CLASS:
+            index = [label.name for label in self.card.classes].index(name)
+            negative = Condition(class_ids=torch.full((count,), index, device=self._device))
+        guide = classifier_free(
+            chosen["guidance_scale"],
+            sigma_low=chosen["guidance_low"],
+            sigma_high=chosen["guidance_high"],
+            rescale=chosen.get("guidance_rescale", 0.0),
+            negative=negative,
+        )
+        return guide(self.denoiser)
+
+
+def resized(mask: Tensor, like: Tensor) -> Tensor:
+    """The mask [B,1,H,W] in the height and width of `like` [B,C,h,w]: shares of what is kept."""
+    if mask.shape[-2:] == like.shape[-2:]:
+        return mask
+    return F.interpolate(mask, like.shape[-2:], mode="area")
 
 
 def _schedule(card: ModelCard, name: str) -> Schedule:

@@ -14,7 +14,8 @@ from izograf.data.batches import horizontal_flip
 from izograf.diffusion.denoiser import Denoiser
 from izograf.diffusion.precondition import PRECONDITIONERS, Preconditioner
 from izograf.generators.autoencoder import described_codec
-from izograf.generators.diffusion import DiffusionGenerator, diffusion_options
+from izograf.generators.diffusion import DiffusionGenerator
+from izograf.generators.diffusion_options import diffusion_options
 from izograf.models.registry import NETWORKS
 from izograf.objectives.denoising import DenoisingObjective
 from izograf.objectives.noise import NOISE_LAWS, WEIGHTINGS, NoiseLaw, UniformTable
@@ -63,12 +64,9 @@ def denoising_job(
         config: (image size, number of classes) -> the network's default config; ValueError for a
             size it cannot have.
         summary: what the card's one line calls the model.
-        latents: makes the pictures' latents of `request` what is denoised; None for pixels.
+        latents: encodes the pictures of `request`, so that latents are denoised; None for pixels.
     """
     chosen = request.hyperparameters.over(defaults)
-    pixels = request
-    if latents is not None:
-        request = latents.request(pixels, mirrored=bool(chosen.flip))
     shape = parts.network_config(_default(config, request, latents), chosen.settings)
     placement = chosen.placement(width=shape.width)
     precondition = preconditioner(chosen.objective or "", DEVIATION if latents is None else 1.0)
@@ -88,19 +86,23 @@ def denoising_job(
         class_dropout=chosen.class_dropout or 0.0,
     )
     card = parts.model_card(
-        pixels,
+        request,
         recipe=name,
         paper=paper,
         chosen=chosen,
         family="diffusion",
         network={"name": network, "config": config_to_json(shape)},
-        options=diffusion_options(conditional=bool(request.train.classes)),
+        options=diffusion_options(
+            conditional=bool(request.train.classes),
+            classes=[label.name for label in request.train.classes],
+        ),
         sampling=sampling,
         parents=parents,
-        summary=f"{summary}, {pixels.image_size} px",
+        summary=f"{summary}, {request.image_size} px",
     )
-    if latents is not None:
+    if latents is not None:  # which takes minutes, so everything has been checked before
         card = latents.on_card(card)
+        request = latents.request(request, mirrored=bool(chosen.flip))
     codec = None if latents is None else latents.codec
 
     def generator_of(averaged: Averaged) -> DiffusionGenerator:
@@ -167,11 +169,11 @@ def preconditioner(name: str, deviation: float) -> Preconditioner:
 def _default(
     config: Callable[[int, int], Any], request: RunRequest, latents: Latents | None
 ) -> Callable[[], Any]:
-    def build() -> Any:
-        default = config(request.image_size, len(request.train.classes))
-        return default if latents is None else replace(default, channels=latents.codec.shape[0])
-
-    return build
+    num_classes = len(request.train.classes)
+    if latents is None:
+        return lambda: config(request.image_size, num_classes)
+    channels, side, _ = latents.codec.shape
+    return lambda: replace(config(side, num_classes), channels=channels)
 
 
 def _denoiser(averaged: Averaged) -> Denoiser:

@@ -36,6 +36,11 @@ class OptionSpec:
     maximum: float | None = None
     choices: tuple[str, ...] = ()
 
+    @property
+    def of_a_method(self) -> bool:
+        """Whether it matters for one method only, which its name begins with: `ddim.eta`."""
+        return "." in self.name
+
     def parse(self, value: OptionValue) -> OptionValue:
         """`value`, converted to this option's kind and checked against its bounds.
 

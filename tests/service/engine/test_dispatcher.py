@@ -183,6 +183,26 @@ def test_p4_cancel_takes_effect_within_a_step_or_a_look(
     assert service.queue.kinds(job.id)[-1] is EventKind.CANCELLED
 
 
+def test_p3_what_runs_elsewhere_under_a_later_attempt_is_stopped_here() -> None:
+    service = Service(settings=DispatcherSettings(step_seconds=1e9))
+    service.preview_seconds = 1e9
+    service.boot()
+    job = make_job(1, num_inference_steps=1000)
+    service.submit(job)
+    for _ in range(5):
+        service.turn()
+    assert service.engine.health()[0].busy
+    service.queue.hand_back(job.id, 1)
+    claim = service.queue.claim_next()  # by somebody else
+    assert claim is not None
+    assert claim[1] == 2
+    before = service.clock.now
+    while service.engine.health()[0].busy:
+        service.turn()
+        assert service.clock.now - before <= 0.6, "nobody wants its result"
+    assert service.queue.status(job.id) is Status.RUNNING
+
+
 def test_p4_cancel_of_a_waiting_job_never_starts_it() -> None:
     service, first, second = Service(), make_job(1), make_job(2)
     service.submit(first, second)

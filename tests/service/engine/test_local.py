@@ -17,6 +17,7 @@ from engine_support import MemoryPictures, MemoryQueue, gather, make_job, wait_f
 
 from izograf.engine.dispatcher import Dispatcher
 from izograf.engine.local import LocalEngine, LocalSettings
+from izograf.engine.process import WorkerProcess
 from izograf.engine.protocol import (
     EngineEvent,
     Failed,
@@ -110,6 +111,40 @@ def test_p4_cancel_of_a_waiting_job_is_immediate(make: Make) -> None:
     events = gather(engine, has(Stopped))
     assert Stopped(make_job(2).id, 1) in events
     assert not any(isinstance(e, Started) for e in events)
+
+
+def test_p4_a_waiting_job_that_was_cancelled_is_never_started(make: Make) -> None:
+    engine = make()
+    engine.submit(make_job(1, **LONG), 1)
+    gather(engine, has(Stepped))
+    engine.submit(make_job(2), 1)
+    engine.submit(make_job(3), 1)
+    engine.cancel(make_job(2).id)
+    engine.cancel(make_job(1).id)
+    events = gather(engine, has(Finished))
+    assert Stopped(make_job(2).id, 1) in events
+    assert [e.job_id for e in events if isinstance(e, Started)] == [make_job(3).id]
+
+
+def test_p4_each_attempt_of_a_job_can_be_cancelled_and_its_worker_is_told_once(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, told = make(), []
+    send = WorkerProcess.send
+
+    def note(process: WorkerProcess, message: object) -> None:
+        told.append(type(message).__name__)
+        send(process, message)
+
+    monkeypatch.setattr(WorkerProcess, "send", note)
+    for attempt in (1, 2):
+        engine.submit(make_job(1, **{**LONG, "step_seconds": 0.2}), attempt)
+        gather(engine, has(Stepped))
+        told.clear()
+        for _ in range(3):
+            engine.cancel(make_job(1).id)
+        assert Stopped(make_job(1).id, attempt) in gather(engine, has(Stopped), seconds=60)
+        assert told == ["Cancel"], "a busy worker reads no more than its pipe holds"
 
 
 def test_p2_a_killed_worker_is_replaced_and_only_its_own_job_blamed(make: Make) -> None:

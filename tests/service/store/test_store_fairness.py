@@ -139,6 +139,24 @@ def test_a_queue_position_is_when_the_job_is_claimed(store: Store) -> None:
     assert store.jobs.queue_position(queued[0]) is None
 
 
+def test_what_is_told_to_come_next_comes_next_over_every_priority(store: Store) -> None:
+    orders = ["a0", "a0", "b0", "a5", "c0", "b5", "a0", "a5", "a5", "c-3", "b-3", "c-3"]
+    for place in orders:
+        store.jobs.submit(place[0], "generate", ORDER, priority=int(place[1:]))
+    store.jobs.claim_next()  # so that one line has been served
+    queued = [job.id for job in store.jobs.list_jobs().items if job.status == "queued"]
+    positions = {job_id: store.jobs.queue_position(job_id) for job_id in queued}
+    upcoming = [job.id for job in store.jobs.next_in_turn(100)]
+    first = [job.id for job in store.jobs.next_in_turn(4)]
+    of_a = [job.id for job in store.jobs.next_in_turn(100, "a")]
+    claims = iter(store.jobs.claim_next, None)
+    came = [(job.id, job.owner) for job, _ in claims]
+    assert [job_id for job_id, _ in came] == upcoming
+    assert first == upcoming[:4]
+    assert of_a == [job_id for job_id, owner in came if owner == "a"]
+    assert [positions[job_id] for job_id in upcoming] == list(range(1, len(orders)))
+
+
 def test_p5_dispatchers_that_race_are_fair_together(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,18 @@ def test_the_same_key_and_body_is_the_same_job(store: Store, request_for: Reques
     assert store.jobs.num_queued() == 1
 
 
+@pytest.mark.parametrize("change", [{"priority": 1}, {"task": "verify"}])
+def test_priority_and_task_belong_to_the_body_of_an_idempotency_key(
+    store: Store, request_for: Request, change: dict[str, Any]
+) -> None:
+    order: dict[str, Any] = {"task": "generate", "request": request_for(), "idempotency_key": "k"}
+    first = store.jobs.submit("ann", **order)
+    with pytest.raises(Conflict, match="idempotency key"):
+        store.jobs.submit("ann", **(order | change))
+    assert store.jobs.submit("ann", **order).id == first.id
+    assert store.jobs.num_queued() == 1
+
+
 def test_one_key_from_many_threads_is_one_job(store: Store, request_for: Request) -> None:
     barrier = threading.Barrier(6)
 
@@ -292,6 +304,19 @@ def test_a_job_that_was_only_claimed_is_not_charged_with_a_crash(
         store.jobs.requeue_running()
         store.jobs.claim_next()
     assert store.jobs.get(job.id).status is Status.DEAD
+
+
+def test_what_an_earlier_attempt_began_is_not_charged_to_the_next(
+    store: Store, request_for: Request
+) -> None:
+    job = store.jobs.submit("ann", "generate", request_for())
+    for attempt in (1, 2):
+        claimed(store)
+        assert store.jobs.began(job.id, attempt)
+        assert store.jobs.worker_died(job.id, attempt, "x") is Status.QUEUED
+    claimed(store)  # a third death would be the last
+    assert store.jobs.requeue_running().requeued == 1
+    assert store.jobs.get(job.id).status is Status.QUEUED
 
 
 def test_a_step_shows_that_a_worker_took_the_job_up(store: Store, request_for: Request) -> None:

@@ -87,3 +87,32 @@ def test_p3_p4_a_report_of_a_job_that_does_not_run_changes_nothing(
     before = seen(store, job)
     assert not REPORTS[name](store, job, 1)
     assert seen(store, job) == before
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda store, job: store.jobs.cancel(job.id),
+        lambda store, job: store.jobs.fail(job.id, 3, "Code", "It cannot be."),
+        lambda store, job: store.jobs.finish(job.id, 3, []),
+        lambda store, job: store.jobs.worker_died(job.id, 3, "It died."),
+    ],
+    ids=["cancelled", "failed", "done", "dead"],
+)
+def test_previews_go_when_the_job_has_ended(
+    store: Store, end: Callable[[Store, Job], object]
+) -> None:
+    job = running(store)
+    for attempt in (1, 2):
+        store.jobs.record_step(job.id, attempt, 1, 9, b"png")
+        store.jobs.worker_died(job.id, attempt, "It died.")
+        store.jobs.claim_next()
+    store.jobs.record_step(job.id, 3, 1, 9, b"png")
+
+    def shown() -> int:
+        return sum("png" in event.data for event in store.jobs.events_after(job.id))
+
+    assert shown() == 3
+    assert end(store, job)
+    assert store.jobs.get(job.id).status.final
+    assert shown() == 0

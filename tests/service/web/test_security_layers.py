@@ -6,11 +6,15 @@ import asyncio
 
 import pytest
 from fastapi import APIRouter, Request
+from starlette.types import Message
 
 from izograf.service import app as app_module
 from izograf.service.access import Forbidden, Identity, Needs, Unauthorised
+from izograf.service.api import ROUTERS
 from izograf.service.app import create_app
 from izograf.service.context import Service
+from izograf.service.gate import Body
+from izograf.service.security import ContentTooLarge
 from izograf.store.accounts import Role
 
 MAY = {
@@ -61,6 +65,20 @@ def test_p9_the_application_itself_refuses_a_router_with_an_open_route(
     def tell() -> str:
         return "open"
 
-    monkeypatch.setattr(app_module, "API", (*app_module.API, surprise))
+    monkeypatch.setattr(app_module, "API", (*ROUTERS, surprise))
     with pytest.raises(RuntimeError, match="/surprise declares no role"):
         create_app(service)
+
+
+def test_p8_a_body_is_refused_where_it_grows_too_large_and_not_at_its_end() -> None:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"x" * 4, "more_body": True}
+
+    async def read_on() -> None:
+        body = Body(receive, limit=10)
+        for _ in range(2):
+            assert (await body())["body"] == b"xxxx"
+        with pytest.raises(ContentTooLarge):
+            await body()
+
+    asyncio.run(read_on())

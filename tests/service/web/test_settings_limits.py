@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from PIL import Image
 from web_support import MakeService
 
 from izograf.engine.fake import FakeEngine
+from izograf.service import uploads
 from izograf.service.app import create_app
 from izograf.service.limits import RateLimit, TooManyRequests
 from izograf.service.settings import ServiceSettings
@@ -88,3 +92,24 @@ def test_a_client_that_kept_silent_has_saved_nothing_up() -> None:
         limit.take("ann")
     with pytest.raises(TooManyRequests):
         limit.take("ann")
+
+
+LIMITED = """
+import importlib.util, json, resource, sys
+spec = importlib.util.spec_from_file_location("child", sys.argv[1])
+child = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(child)
+child.limit_process(256 << 20, 7)
+names = ("AS", "CPU", "FSIZE", "CORE")
+print(json.dumps({name: resource.getrlimit(getattr(resource, "RLIMIT_" + name)) for name in names}))
+"""
+
+
+def test_p8_the_process_that_reads_uploads_has_every_limit() -> None:
+    pytest.importorskip("resource")
+    command = [sys.executable, "-I", "-c", LIMITED, str(uploads._CHILD)]
+    done = subprocess.run(command, capture_output=True, check=True)
+    memory = 256 << 20
+    assert json.loads(done.stdout) == {
+        "AS": [memory, memory], "CPU": [7, 8], "FSIZE": [0, 0], "CORE": [0, 0],
+    }  # fmt: skip

@@ -1,0 +1,107 @@
+"""What may be chosen when a diffusion model is sampled: the options of its card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from izograf.diffusion.samplers import SAMPLERS, RegisteredSampler
+from izograf.diffusion.schedules import SCHEDULES
+from izograf.schema.options import OptionSpec, OptionValue
+
+TRAINED = "trained"  # the schedule of a card that carries the levels of its few steps
+NO_CLASS = "none"
+
+
+def diffusion_options(
+    *,
+    num_inference_steps: int = 18,
+    guidance_scale: float = 1.5,
+    conditional: bool = True,
+    classes: Sequence[str] = (),
+) -> tuple[OptionSpec, ...]:
+    """The options a diffusion model's card offers, with this model's recommended defaults.
+
+    `classes` are those that guidance may be told to move away from.
+    """
+    samplers = {name: known for name, known in SAMPLERS.items() if known.any_model}
+    return (
+        OptionSpec(
+            "num_inference_steps", "integer", num_inference_steps, minimum=1, maximum=1000,
+            help="denoising steps: more is slower and usually better",
+        ),
+        *(_guidance_options(guidance_scale, classes) if conditional else ()),
+        OptionSpec(
+            "sampler", "choice", "dpm-solver++", choices=tuple(samplers),
+            help="the numerical method",
+        ),
+        OptionSpec(
+            "schedule", "choice", "karras", choices=tuple(SCHEDULES),
+            help="where the noise levels of the steps lie",
+        ),
+        OptionSpec(
+            "strength", "number", 0.75, minimum=0.01, maximum=1,
+            help="with a picture to start from: how much of it is repainted, 1 is all",
+        ),
+        *(
+            replace(spec, name=f"{name}.{spec.name}")
+            for name, known in samplers.items()
+            for spec in known.options
+        ),
+    )  # fmt: skip
+
+
+def _guidance_options(scale: float, classes: Sequence[str]) -> tuple[OptionSpec, ...]:
+    negative = OptionSpec(
+        "negative_class", "choice", NO_CLASS, choices=(NO_CLASS, *classes),
+        help="what to move away from; none is the picture without a class",
+    )  # fmt: skip
+    return (
+        OptionSpec(
+            "guidance_scale", "number", scale, minimum=0, maximum=20,
+            help="how strongly the condition is enforced; 1 is the plain conditional model",
+        ),
+        OptionSpec(
+            "guidance_low", "number", 0.0, minimum=0, maximum=1000,
+            help="no guidance at noise levels (sigma) up to this",
+        ),
+        OptionSpec(
+            "guidance_high", "number", 1000.0, minimum=0, maximum=1000,
+            help="no guidance at noise levels (sigma) above this",
+        ),
+        OptionSpec(
+            "guidance_rescale", "number", 0.0, minimum=0, maximum=1,
+            help="how much of the contrast that strong guidance adds is taken back",
+        ),
+        *((negative,) if classes else ()),
+    )  # fmt: skip
+
+
+def student_options(num_steps: int, *, least: int, sampler: str) -> tuple[OptionSpec, ...]:
+    """The options of a few-step student: from `least` to `num_steps` steps at its own levels."""
+    return (
+        OptionSpec(
+            "num_inference_steps", "integer", num_steps, minimum=least, maximum=num_steps,
+            help="denoising steps this student was trained for",
+        ),
+        OptionSpec(
+            "sampler", "choice", sampler, choices=(sampler,),
+            help="the numerical method it was trained for",
+        ),
+        OptionSpec(
+            "schedule", "choice", TRAINED, choices=(TRAINED,),
+            help="the noise levels it was trained at",
+        ),
+    )  # fmt: skip
+
+
+def options_of(
+    sampler: RegisteredSampler, chosen: Mapping[str, OptionValue]
+) -> dict[str, OptionValue]:
+    """The sampler's own options among those chosen, `ddim.eta`, by their own names."""
+    prefix = f"{sampler.name}."
+    return {
+        name.removeprefix(prefix): value
+        for name, value in chosen.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,127 @@
+"""Sampling a diffusion model: the options of its card, a picture to start from, a mask to keep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from izograf.core.devices import Placement
+from izograf.core.types import Condition
+from izograf.diffusion.denoiser import Denoiser
+from izograf.diffusion.precondition import Flow
+from izograf.generators.diffusion import DiffusionGenerator
+from izograf.generators.diffusion_options import diffusion_options
+from izograf.schema.card import ModelCard
+from izograf.schema.errors import InvalidInput
+from izograf.schema.labels import ClassLabel
+
+CLASSES = (ClassLabel("dark"), ClassLabel("bright"))
+SEEDS = [3, 4]
+
+
+class Shades(nn.Module):
+    """F of a model whose pictures are grey: class 0 at -0.8, 1 at 0.8, no class at 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.asked: list[Condition] = []
+
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
+        self.asked.append(condition)
+        assert condition.class_ids is not None
+        grey = torch.tensor([0.0, -0.8, 0.8])[condition.class_ids + 1][:, None, None, None]
+        sigma = (c_noise / (1 - c_noise))[:, None, None, None]  # of a flow: c_noise = s / (1 + s)
+        state = x * (1 + sigma)
+        scale = 1 / (1 + sigma)
+        return (grey - scale * state) / (-sigma * scale)
+
+
+def model(**changes: Any) -> DiffusionGenerator:
+    card = ModelCard(
+        "shades", "diffusion", {}, 8, classes=CLASSES,
+        options=diffusion_options(classes=[label.name for label in CLASSES]),
+        sampling={"sigma_min": 0.02, "sigma_max": 80.0}, **changes,
+    )  # fmt: skip
+    return DiffusionGenerator(card, Denoiser(Shades(), Flow()), Placement("cpu", "fp32"))
+
+
+def bright(**more: Any) -> Condition:
+    return Condition(class_ids=torch.tensor([1, 1]), **more)
+
+
+def mean(images: Tensor) -> float:
+    return float(images.mean())
+
+
+def test_guidance_moves_away_from_the_negative_class() -> None:
+    plain = model().sample(bright(), SEEDS, options={"guidance_scale": 1.0})
+    assert mean(plain) == pytest.approx(0.8, abs=1e-3)
+    assert mean(model().sample(bright(), SEEDS, options={"guidance_scale": 1.1})) == pytest.approx(
+        0.88, abs=1e-3
+    )
+    away = model().sample(
+        bright(), SEEDS, options={"guidance_scale": 1.1, "negative_class": "dark"}
+    )
+    assert mean(away) == pytest.approx(0.96, abs=1e-3)
+
+
+def test_an_option_of_a_sampler_reaches_it_and_no_other() -> None:
+    options = {"sampler": "ddim", "num_inference_steps": 4}
+    still = model().sample(bright(), SEEDS, options=options)
+    noisy = model().sample(bright(), SEEDS, options=options | {"ddim.eta": 1.0})
+    other = model().sample(bright(), SEEDS, options=options | {"euler-ancestral.eta": 0.3})
+    assert torch.equal(still, other)
+    first = [model() for _ in range(2)]
+    steps: list[Tensor] = []
+    for generator, eta in zip(first, (0.0, 1.0), strict=True):
+        generator.sample(
+            bright(), SEEDS, options=options | {"ddim.eta": eta},
+            on_step=lambda step, total, shown: steps.append(shown),
+        )  # fmt: skip
+    assert noisy.shape == still.shape
+    with pytest.raises(InvalidInput, match=r"ddim\.eta must be from 0 to 1"):
+        model().sample(bright(), SEEDS, options=options | {"ddim.eta": 7})
+
+
+@pytest.mark.parametrize("sampler", ["euler", "dpm-solver++", "euler-ancestral", "unipc"])
+def test_a_mask_keeps_its_part_of_the_picture_exactly(sampler: str) -> None:
+    picture = torch.rand(2, 3, 8, 8) * 2 - 1
+    mask = torch.zeros(2, 1, 8, 8)
+    mask[..., :4] = 1
+    made = model().sample(
+        bright(image=picture, mask=mask), SEEDS, options={"sampler": sampler, "strength": 1.0}
+    )
+    assert torch.equal(made[..., :4], picture[..., :4])
+    assert not torch.equal(made[..., 4:], picture[..., 4:])
+
+
+def test_sampling_starts_from_a_picture_with_the_steps_that_strength_leaves() -> None:
+    picture = torch.full((2, 3, 8, 8), 0.25)
+    taken: list[tuple[int, int]] = []
+    generator = model()
+    generator.sample(
+        bright(image=picture), SEEDS, options={"strength": 0.5, "num_inference_steps": 10},
+        on_step=lambda step, total, shown: taken.append((step, total)),
+    )  # fmt: skip
+    assert taken == [(step, 5) for step in range(1, 6)]
+    shades = generator.denoiser.network
+    assert isinstance(shades, Shades)
+    assert all(asked.image is None for asked in shades.asked), "the network knows no pictures"
+
+
+def test_a_network_that_takes_pictures_is_given_them_and_starts_from_noise() -> None:
+    picture = torch.full((2, 3, 8, 8), 0.25)
+    generator = model(conditions=("class", "image"))
+    taken: list[int] = []
+    generator.sample(
+        bright(image=picture), SEEDS, options={"num_inference_steps": 6, "guidance_scale": 1.0},
+        on_step=lambda step, total, shown: taken.append(total),
+    )  # fmt: skip
+    assert taken == [6] * 6
+    shades = generator.denoiser.network
+    assert isinstance(shades, Shades)
+    assert all(asked.image is not None for asked in shades.asked)
