@@ -76,6 +76,9 @@ class Score:
     raw: Mapping[str, Any]
 
 
+HELPERS = ("classify", "autoencode")  # tasks of models that others need
+
+
 @router.get("/models")
 def models(request: Request, service: Running, identity: Viewer) -> Response:
     language = language_of(request)
@@ -84,7 +87,11 @@ def models(request: Request, service: Running, identity: Viewer) -> Response:
         request,
         "models.html",
         generators=[e for e in entries if e["card"] and e["card"].task == "generate"],
-        judges=[e for e in entries if e["card"] and e["card"].task != "generate"],
+        helpers={
+            task: found
+            for task in HELPERS
+            if (found := [e for e in entries if e["card"] and e["card"].task == task])
+        },
         broken=[e for e in entries if not e["card"]],
         may_change=may_change(identity),
     )
