@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from izograf.core.devices import Placement
+from izograf.core.rng import SeededNoise
 from izograf.core.types import Condition
 from izograf.diffusion.denoiser import Denoiser
 from izograf.diffusion.precondition import Flow
+from izograf.diffusion.samplers import SAMPLERS
 from izograf.generators.diffusion import DiffusionGenerator
-from izograf.generators.diffusion_options import diffusion_options
+from izograf.generators.diffusion_options import diffusion_options, options_of
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import InvalidInput
 from izograf.schema.labels import ClassLabel
@@ -70,21 +72,31 @@ def test_guidance_moves_away_from_the_negative_class() -> None:
 
 
 def test_an_option_of_a_sampler_reaches_it_and_no_other() -> None:
-    options = {"sampler": "ddim", "num_inference_steps": 4}
-    still = model().sample(bright(), SEEDS, options=options)
-    noisy = model().sample(bright(), SEEDS, options=options | {"ddim.eta": 1.0})
-    other = model().sample(bright(), SEEDS, options=options | {"euler-ancestral.eta": 0.3})
-    assert torch.equal(still, other)
-    first = [model() for _ in range(2)]
-    steps: list[Tensor] = []
-    for generator, eta in zip(first, (0.0, 1.0), strict=True):
-        generator.sample(
-            bright(), SEEDS, options=options | {"ddim.eta": eta},
-            on_step=lambda step, total, shown: steps.append(shown),
-        )  # fmt: skip
-    assert noisy.shape == still.shape
+    chosen = {"num_inference_steps": 4, "ddim.eta": 0.3, "euler-ancestral.eta": 0.7, "strength": 1}
+    assert options_of(SAMPLERS["ddim"], chosen) == {"eta": 0.3}
+    assert options_of(SAMPLERS["euler-ancestral"], chosen) == {"eta": 0.7}
+    assert options_of(SAMPLERS["heun"], chosen) == {}
+    options = {"sampler": "ddim", "ddim.eta": 7}
     with pytest.raises(InvalidInput, match=r"ddim\.eta must be from 0 to 1"):
-        model().sample(bright(), SEEDS, options=options | {"ddim.eta": 7})
+        model().sample(bright(), SEEDS, options=options)
+
+
+def test_the_noise_of_a_sampler_that_draws_some_is_the_seeds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[Tensor] = []
+    draw = SeededNoise.__call__
+
+    def noted(self: SeededNoise) -> Tensor:
+        drawn.append(draw(self))
+        return drawn[-1]
+
+    monkeypatch.setattr(SeededNoise, "__call__", noted)
+    options = {"sampler": "ddim", "num_inference_steps": 4}
+    model().sample(bright(), SEEDS, options=options)
+    assert len(drawn) == 1, "only the start"
+    model().sample(bright(), SEEDS, options=options | {"ddim.eta": 1.0})
+    assert len(drawn) == 1 + 1 + 3
 
 
 @pytest.mark.parametrize("sampler", ["euler", "dpm-solver++", "euler-ancestral", "unipc"])
@@ -105,7 +117,7 @@ def test_sampling_starts_from_a_picture_with_the_steps_that_strength_leaves() ->
     generator = model()
     generator.sample(
         bright(image=picture), SEEDS, options={"strength": 0.5, "num_inference_steps": 10},
-        on_step=lambda step, total, shown: taken.append((step, total)),
+        on_step=lambda step, total, _: taken.append((step, total)),
     )  # fmt: skip
     assert taken == [(step, 5) for step in range(1, 6)]
     shades = generator.denoiser.network
@@ -119,7 +131,7 @@ def test_a_network_that_takes_pictures_is_given_them_and_starts_from_noise() -> 
     taken: list[int] = []
     generator.sample(
         bright(image=picture), SEEDS, options={"num_inference_steps": 6, "guidance_scale": 1.0},
-        on_step=lambda step, total, shown: taken.append(total),
+        on_step=lambda _, total, __: taken.append(total),
     )  # fmt: skip
     assert taken == [6] * 6
     shades = generator.denoiser.network

@@ -163,7 +163,11 @@ def compose(
     typed = replace(typed, model=card.name, seed=typed.seed or roll_seed())
     return Composer(
         cards, card, typed, _classes(card, typed.label, t.language),
-        tuple(_option(spec, typed.options, t, errors) for spec in card.options if not spec.of_a_method),
+        tuple(
+            _option(spec, typed.options, t, errors)
+            for spec in card.options
+            if not spec.of_a_method
+        ),
         errors, service.settings.max_images_per_job,
     )  # fmt: skip
 
