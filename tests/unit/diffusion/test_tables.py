@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from izograf.diffusion.tables import (
     BETAS,
     cosine_betas,
+    fixed,
     level_at,
     linear_betas,
     scaled_linear_betas,
@@ -171,3 +172,24 @@ def test_start_and_end_are_of_unit_variance_for_data_of_unit_variance() -> None:
     z = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(unit_state(start_state(z, 14.6), 14.6), z)
     torch.testing.assert_close(start_state(z, 0.75), 1.25 * z)
+
+
+def test_fixed_levels_are_visited_as_they_are() -> None:
+    levels = [80.0, 3.0, 1.0, 0.35, 0.0]
+    schedule = fixed(levels)
+    assert schedule(4, 0.0, 0.0).tolist() == levels
+    assert schedule(2, 0.0, 0.0).tolist() == [80.0, 1.0, 0.0]
+    assert schedule(1, 0.0, 0.0).tolist() == [80.0, 0.0]
+    assert set(schedule(3, 0.0, 0.0).tolist()) < set(levels)
+    assert len(schedule(3, 0.0, 0.0)) == 4
+    for count in (0, 5):
+        with pytest.raises(InvalidInput, match=f"at most 4 steps, got {count}"):
+            schedule(count, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "levels", [[], [0.0], [80.0], [80.0, 1.0], [1.0, 80.0, 0.0], [80.0, 80.0, 0.0], [math.inf, 0.0]]
+)
+def test_levels_that_do_not_decrease_to_zero_are_refused(levels: list[float]) -> None:
+    with pytest.raises(InvalidInput, match="must decrease to 0"):
+        fixed(levels)
