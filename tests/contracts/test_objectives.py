@@ -467,12 +467,13 @@ def test_training_on_one_batch_lowers_the_loss_of_a_minimised_phase() -> None:
     single = [key for key in TINY if len(build(key).objective.phases()) == 1]
     assert single
     for key in single:
-        job = build(key, images=30 * BATCH, warmup=0.0)
+        job = build(key, images=60 * BATCH, warmup=0.0)
         first = job.batches(0)
         recorder = run(replace(job, batches=partial(_always, first)), fresh_state(job))
         (loss,) = {f"{phase.name}/loss" for phase in job.objective.phases()}
         losses = [float(stats[loss]) for stats in recorder.stats]
-        assert sum(losses[-5:]) < 0.9 * sum(losses[:5]), f"{key}: {losses}"
+        # ten each: a single loss of a denoiser depends on the noise that was drawn
+        assert sum(losses[-10:]) < 0.9 * sum(losses[:10]), f"{key}: {losses}"
 
 
 def test_the_last_step_is_taken_even_when_images_are_no_multiple_of_the_batch(name: str) -> None:
