@@ -31,7 +31,7 @@ def test_p17_the_gallery_by_keyboard_alone(service: Service) -> None:
         page.wait_for_selector(".toast button")
         assert page.locator("[data-picture]").count() == 3
         page.click(".toast button")
-        page.wait_for_function("document.querySelectorAll('[data-picture]').length === 6")
+        page.locator("[data-picture]").nth(5).wait_for()
         page.keyboard.press("Space")
         assert page.locator("#viewer").is_visible()
         page.keyboard.press("Escape")
