@@ -200,7 +200,7 @@ def tables(results: dict[str, Any]) -> list[Table]:
 def row(name: str, images: int, rates: dict[str, float], score: dict[str, Any]) -> dict[str, Any]:
     low, high = score["ci95"]
     return {
-        "arm": name, "images": images, "images/s": rates.get(name, float("nan")),
+        "arm": name, "images": images, "images/s": rates.get(name, "not measured"),
         score["name"]: score["value"], "95 %": f"{low:.0f}-{high:.0f}",
         "relative": score["relative"],
     }  # fmt: skip

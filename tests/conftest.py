@@ -1,8 +1,9 @@
-"""The closed-form world on which samplers, guidance and denoisers are tested."""
+"""The closed-form world on which samplers are tested, and what holds for every test."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -18,6 +19,17 @@ settings.register_profile("izograf", deadline=None, derandomize=True)
 settings.load_profile("izograf")
 
 Noise = Callable[..., NoiseSource]
+
+
+@pytest.fixture(autouse=True)
+def _own_log_handlers() -> Iterator[None]:
+    """Whoever sets up logging in a test takes the handlers along: their streams close with it."""
+    root = logging.getLogger()
+    before = root.handlers[:]
+    yield
+    for handler in root.handlers[:]:
+        if handler not in before and not type(handler).__module__.startswith("_pytest"):
+            root.removeHandler(handler)
 
 
 def _covariances(*shape: int) -> Tensor:

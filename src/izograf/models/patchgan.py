@@ -43,7 +43,8 @@ class PatchGAN(nn.Module):
             c = wider
         wider = config.width * min(8, 2**config.depth)
         layers += [_normed(c, wider, stride=1), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(wider, 1, 4, padding=1))
+        # no bias: under the hinge loss its gradients of real and fake cancel exactly
+        self.layers = nn.Sequential(*layers, nn.Conv2d(wider, 1, 4, padding=1, bias=False))
 
     def forward(self, image: Tensor) -> Tensor:
         return self.layers(image)  # type: ignore[no-any-return]
