@@ -11,7 +11,7 @@ import torch
 from izograf.diffusion.precondition import PRECONDITIONERS
 from izograf.diffusion.samplers import SAMPLERS
 from izograf.diffusion.schedules import SCHEDULES
-from izograf.generators.diffusion_options import diffusion_options
+from izograf.generators.diffusion_options import TABLE_SPACINGS, diffusion_options
 from izograf.objectives.noise import NOISE_LAWS, WEIGHTINGS
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -49,18 +49,23 @@ def test_it_names_every_sampler_of_any_model() -> None:
     assert not [n for n, s in SAMPLERS.items() if s.any_model and f"`{n}`" not in PAGE]
 
 
+def test_it_names_the_schedules_of_models_with_a_table() -> None:
+    assert not [name for name in TABLE_SPACINGS if f"`{name}`" not in PAGE]
+
+
 def test_the_functions_it_names_exist() -> None:
-    from izograf.diffusion import editing, guidance
+    from izograf.diffusion import editing
 
     table = PAGE.split("## Beginning with a picture")[1].split("## ")[0]
     for name in re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE):
         assert callable(getattr(editing, name))
-    assert "`autoguidance(" in PAGE
-    assert callable(guidance.autoguidance)
 
 
 def test_the_options_it_names_are_on_the_cards_of_today() -> None:
-    offered = {option.name for option in diffusion_options(classes=("a", "b"))}
-    named = {"guidance_low", "guidance_high", "guidance_rescale", "negative_class", "ddim.eta"}
+    offered = {option.name for option in diffusion_options(classes=("a", "b"), guide=True)}
+    named = {
+        "guidance_low", "guidance_high", "guidance_rescale", "negative_class",
+        "autoguidance_scale", "ddim.eta",
+    }  # fmt: skip
     assert named <= offered
     assert not [name for name in named if f"`{name}`" not in PAGE and f" {name}=" not in PAGE]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
-from izograf.checkpoints.files import read_weights
+from izograf.checkpoints.files import GUIDE, read_guide, read_weights
 from izograf.core.backends import choose_backend
 from izograf.core.devices import Placement, choose_placement
 from izograf.core.types import Generator
-from izograf.generators.registry import FAMILIES
+from izograf.generators.registry import FAMILIES, TakesGuide
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import CardError, InvalidInput
 from izograf.schema.library import find_model, read_card
@@ -29,14 +30,23 @@ def load_generator(
         raise InvalidInput(
             f"{card.name} is a {card.family} model, which generates no pictures: choose another."
         )
-    placement = choose_placement(device, precision, width=network_width(card))
+    placement = choose_placement(
+        device,
+        precision,
+        width=network_width(card),
+        half_on_mps=bool(card.sampling.get("half_on_mps")),
+    )
     chosen = choose_backend(backend, device=placement.device, precision=precision)
     placement = replace(placement, backend=chosen)
-    tensors = read_weights(folder, card)
+    elsewhere = "checkpoint" in card.sampling  # whose family reads and checks it itself
+    tensors = {} if elsewhere else read_weights(folder, card)
     try:
-        return FAMILIES[card.family](card, tensors, placement), placement
+        generator = FAMILIES[card.family](card, tensors, placement)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise CardError(f"The card of {card.name!r} is malformed: {error}.") from error
+    if GUIDE in card.weights and isinstance(generator, TakesGuide):
+        generator.take_guide(partial(read_guide, folder, card))
+    return generator, placement
 
 
 def network_width(card: ModelCard) -> int:

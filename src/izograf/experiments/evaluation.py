@@ -28,7 +28,7 @@ from izograf.metrics.score import Score
 from izograf.models.classifier import build_classifier
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import CardError, DataError, InvalidInput, StorageError
-from izograf.schema.labels import ClassLabel
+from izograf.schema.library import list_models
 from izograf.schema.options import OptionValue
 
 MIN_SAMPLES = 4  # what a jackknife interval needs
@@ -135,11 +135,45 @@ def judge_in(folder: Path) -> JudgeExtractor:
     return judge
 
 
-def fitting_judge(folder: Path, classes: tuple[ClassLabel, ...]) -> JudgeExtractor | None:
-    """The judge in `folder` if it knows exactly these classes."""
+def fitting_judge(folder: Path, card: ModelCard) -> JudgeExtractor | None:
+    """The judge in `folder` if it knows exactly the classes of the card.
+
+    Raises:
+        InvalidInput: see `check_independent`.
+    """
     judge = judge_in(folder)
-    same = set(judge.classes) == {label.name for label in classes}
-    return judge if same and classes else None
+    if not card.classes or set(judge.classes) != {label.name for label in card.classes}:
+        return None
+    check_independent(card, judge)
+    return judge
+
+
+def check_independent(card: ModelCard, judge: JudgeExtractor) -> None:
+    """Refuses a judge that the model was trained to please.
+
+    Raises:
+        InvalidInput: it is among the model's `parents`, or theirs as far as their cards are found.
+    """
+    if judge.sha256 in _ancestors(card):
+        raise InvalidInput(
+            f"This judge took part in training {card.name}, so its verdict would not be "
+            "independent: choose another classifier with --judge."
+        )
+
+
+def _ancestors(card: ModelCard) -> set[str]:
+    """Fingerprints of the models that took part, directly or through others."""
+    if not card.parents:
+        return set()
+    known = {listed.card.fingerprint: listed.card for listed in list_models() if listed.card}
+    found: set[str] = set()
+    ahead = list(card.parents)
+    while ahead:
+        fingerprint = ahead.pop().rpartition("@")[2]
+        if fingerprint not in found:
+            found.add(fingerprint)
+            ahead += known[fingerprint].parents if fingerprint in known else ()
+    return found
 
 
 def extractor_for(
@@ -181,7 +215,12 @@ def evaluate(
     """Scores of samples uint8 [N,3,H,W] asked with class ids [N] (of the card's classes).
 
     Features of the real pictures are kept in the folder `cache`, where one is given.
+
+    Raises:
+        InvalidInput: see `check_independent`.
     """
+    if judge is not None:
+        check_independent(card, judge)
     reference = Reference.measure(
         train.images,
         held_out.images,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,25 +11,33 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from izograf.checkpoints.files import GUIDE
 from izograf.core.config import config_from_json
 from izograf.core.devices import Placement
 from izograf.core.rng import Seed, SeededNoise
-from izograf.core.types import Condition, Denoise, OnStep, ignore
+from izograf.core.types import Condition, Denoise, Guidance, OnStep, ignore
 from izograf.diffusion.denoiser import Denoiser
 from izograf.diffusion.editing import keep_known, start_from
-from izograf.diffusion.guidance import classifier_free
+from izograf.diffusion.guidance import autoguidance, classifier_free
 from izograf.diffusion.precondition import PRECONDITIONERS, Preconditioner
 from izograf.diffusion.samplers import SAMPLERS
 from izograf.diffusion.schedules import SCHEDULES, Schedule
-from izograf.diffusion.tables import fixed
+from izograf.diffusion.tables import BETAS, fixed, spaced, table_of
 from izograf.generators.autoencoder import split_weights, stored_codec
 from izograf.generators.codec import Codec, Pixels
-from izograf.generators.diffusion_options import NO_CLASS, TRAINED, options_of
+from izograf.generators.diffusion_options import (
+    NO_CLASS,
+    TABLE_SPACINGS,
+    TRAINED,
+    options_of,
+)
 from izograf.generators.network import build_network
 from izograf.generators.registry import FAMILIES
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import CardError, InvalidInput
 from izograf.schema.options import OptionValue, parse_options
+
+LONGEST_TABLE = 100_000
 
 
 class DiffusionGenerator:
@@ -49,7 +57,34 @@ class DiffusionGenerator:
         self.card = card
         self.denoiser = denoiser
         self.codec = codec or Pixels((3, card.image_size, card.image_size))
+        self._placement = placement
         self._device = torch.device(placement.device)
+        self._read_guide: Callable[[], Mapping[str, Tensor]] | None = None
+        self._guide: Denoiser | None = None
+
+    def take_guide(self, read: Callable[[], Mapping[str, Tensor]], /) -> None:
+        """What autoguidance moves away from; see `generators.registry.TakesGuide`."""
+        self._read_guide = read
+
+    @property
+    def guide(self) -> Denoiser:
+        """The guide, read at the first use: a second network as large as the model's own.
+
+        Raises:
+            CardError: there is none, or its file is not the one the card describes.
+        """
+        if self._guide is None:
+            if self._read_guide is None:
+                raise CardError(f"{self.card.name} offers autoguidance and was given no guide.")
+            with torch.inference_mode(mode=False):
+                network = build_network(
+                    self.card,
+                    self._read_guide(),
+                    self._placement,
+                    image_size=self.codec.shape[-1],
+                )
+            self._guide = Denoiser(network, self.denoiser.precondition)
+        return self._guide
 
     @torch.inference_mode()
     def sample(
@@ -62,7 +97,7 @@ class DiffusionGenerator:
     ) -> Tensor:
         chosen: dict[str, Any] = parse_options(options or {}, self.card.options)
         sampling = self.card.sampling
-        schedule = _schedule(self.card, chosen["schedule"])
+        schedule = schedule_of(self.card, chosen["schedule"])
         sigmas = schedule(
             chosen["num_inference_steps"], sampling["sigma_min"], sampling["sigma_max"]
         ).to(self._device, torch.float32)
@@ -88,6 +123,8 @@ class DiffusionGenerator:
 
     def _guided(self, chosen: Mapping[str, Any], count: int) -> Denoise:
         """The denoiser under the guidance that was chosen, for `count` pictures."""
+        if chosen.get("autoguidance_scale", 1.0) != 1:
+            return self._autoguidance(chosen)(self.denoiser)
         if "guidance_scale" not in chosen:
             return self.denoiser
         negative = None
@@ -103,6 +140,21 @@ class DiffusionGenerator:
         )
         return guide(self.denoiser)
 
+    def _autoguidance(self, chosen: Mapping[str, Any]) -> Guidance:
+        if chosen.get("guidance_scale", 1.0) != 1:
+            raise InvalidInput(
+                "A picture takes one kind of guidance, and here are autoguidance_scale "
+                f"{chosen['autoguidance_scale']:g} and guidance_scale "
+                f"{chosen['guidance_scale']:g}: set one of them to 1."
+            )
+        return autoguidance(
+            self.guide,
+            chosen["autoguidance_scale"],
+            sigma_low=chosen["guidance_low"],
+            sigma_high=chosen["guidance_high"],
+            rescale=chosen["guidance_rescale"],
+        )
+
 
 def resized(mask: Tensor, like: Tensor) -> Tensor:
     """The mask [B,1,H,W] in the height and width of `like` [B,C,h,w]: shares of what is kept."""
@@ -111,8 +163,26 @@ def resized(mask: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(mask, like.shape[-2:], mode="area")
 
 
-def _schedule(card: ModelCard, name: str) -> Schedule:
-    return fixed(card.sampling["levels"]) if name == TRAINED else SCHEDULES[name]
+def schedule_of(card: ModelCard, name: str) -> Schedule:
+    """The schedule of that name among those the card offers, its own ones included.
+
+    `trailing` and `leading` are timesteps of the table the model was trained at, as far as its
+    levels do not exceed the card's sigma_max.
+    """
+    if name == TRAINED:
+        return fixed(card.sampling["levels"])
+    if name in TABLE_SPACINGS:
+        return spaced(_trained_table(card), name)
+    return SCHEDULES[name]
+
+
+def _trained_table(card: ModelCard) -> Tensor:
+    law = card.sampling["noise_law"]
+    count = law["num_steps"]
+    if not 1 <= count <= LONGEST_TABLE:
+        raise InvalidInput(f"Its table must have 1 to {LONGEST_TABLE:,} levels, got {count}.")
+    levels = table_of(BETAS[law["betas"]](count))
+    return levels[levels.float() <= card.sampling["sigma_max"]]
 
 
 def previewing(on_step: OnStep, codec: Codec) -> OnStep:
@@ -158,6 +228,8 @@ def build(
             f"The card of {card.name!r} must have 0 < sigma_min < sigma_max, got {low} and {high}."
         )
     _check_levels(card)
+    if "autoguidance_scale" in {o.name for o in card.options} and GUIDE not in card.weights:
+        raise CardError(f"The card of {card.name!r} offers autoguidance and names no {GUIDE}.")
     precondition = preconditioner_from_json(
         card.sampling["preconditioner"], source=f"The card of {card.name!r}"
     )
@@ -169,17 +241,21 @@ def build(
 
 
 def _check_levels(card: ModelCard) -> None:
-    """A card that offers its own levels must have them, for every number of steps it offers."""
+    """A card that offers levels of its own must have them, for every number of steps it offers."""
     options = {option.name: option for option in card.options}
-    if TRAINED not in options["schedule"].choices:
-        return
-    steps = options["num_inference_steps"]
+    offered, steps = options["schedule"].choices, options["num_inference_steps"]
+    counts = {int(steps.minimum or 0), int(steps.maximum or 0)}
     try:
-        schedule = fixed(card.sampling["levels"])
-        for count in {int(steps.minimum or 0), int(steps.maximum or 0)}:
-            schedule(count, 0.0, 0.0)
+        if TRAINED in offered:
+            schedule = schedule_of(card, TRAINED)
+            for count in counts:
+                schedule(count, 0.0, 0.0)
+        if set(TABLE_SPACINGS) & set(offered) and len(_trained_table(card)) == 0:
+            raise InvalidInput("Its table begins above its sigma_max.")
     except (KeyError, TypeError, ValueError, RuntimeError, InvalidInput) as error:
-        reason = error if isinstance(error, InvalidInput) else "Its levels must be a list."
+        reason = (
+            error if isinstance(error, InvalidInput) else "Levels are a list, or a table by name."
+        )
         raise CardError(
             f"The card of {card.name!r} does not have the noise levels that it offers. {reason}"
         ) from error

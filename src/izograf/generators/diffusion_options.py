@@ -7,10 +7,12 @@ from dataclasses import replace
 
 from izograf.diffusion.samplers import SAMPLERS, RegisteredSampler
 from izograf.diffusion.schedules import SCHEDULES
+from izograf.diffusion.tables import Spacing
 from izograf.schema.options import OptionSpec, OptionValue
 
 TRAINED = "trained"  # the schedule of a card that carries the levels of its few steps
 NO_CLASS = "none"
+TABLE_SPACINGS: tuple[Spacing, ...] = ("trailing", "leading")  # over the levels trained at
 
 
 def diffusion_options(
@@ -19,10 +21,13 @@ def diffusion_options(
     guidance_scale: float = 1.5,
     conditional: bool = True,
     classes: Sequence[str] = (),
+    table: bool = False,
+    guide: bool = False,
 ) -> tuple[OptionSpec, ...]:
     """The options a diffusion model's card offers, with this model's recommended defaults.
 
-    `classes` are those that guidance may be told to move away from.
+    `classes` are those that guidance may be told to move away from. `table` says that the model
+    was trained at the levels of a beta schedule, `guide` that it has a network for autoguidance.
     """
     samplers = {name: known for name, known in SAMPLERS.items() if known.any_model}
     return (
@@ -30,13 +35,17 @@ def diffusion_options(
             "num_inference_steps", "integer", num_inference_steps, minimum=1, maximum=1000,
             help="denoising steps: more is slower and usually better",
         ),
-        *(_guidance_options(guidance_scale, classes) if conditional else ()),
+        *((_guidance_scale(guidance_scale),) if conditional else ()),
+        *((_AUTOGUIDANCE,) if guide else ()),
+        *(_GUIDED_LEVELS if conditional or guide else ()),
+        *((_negative(classes),) if conditional and classes else ()),
         OptionSpec(
             "sampler", "choice", "dpm-solver++", choices=tuple(samplers),
             help="the numerical method",
         ),
         OptionSpec(
-            "schedule", "choice", "karras", choices=tuple(SCHEDULES),
+            "schedule", "choice", "karras",
+            choices=(*SCHEDULES, *(TABLE_SPACINGS if table else ())),
             help="where the noise levels of the steps lie",
         ),
         OptionSpec(
@@ -51,30 +60,40 @@ def diffusion_options(
     )  # fmt: skip
 
 
-def _guidance_options(scale: float, classes: Sequence[str]) -> tuple[OptionSpec, ...]:
-    negative = OptionSpec(
+def _guidance_scale(scale: float) -> OptionSpec:
+    return OptionSpec(
+        "guidance_scale", "number", scale, minimum=0, maximum=20,
+        help="how strongly the condition is enforced; 1 is the plain conditional model",
+    )  # fmt: skip
+
+
+def _negative(classes: Sequence[str]) -> OptionSpec:
+    return OptionSpec(
         "negative_class", "choice", NO_CLASS, choices=(NO_CLASS, *classes),
         help="what to move away from; none is the picture without a class",
     )  # fmt: skip
-    return (
-        OptionSpec(
-            "guidance_scale", "number", scale, minimum=0, maximum=20,
-            help="how strongly the condition is enforced; 1 is the plain conditional model",
-        ),
-        OptionSpec(
-            "guidance_low", "number", 0.0, minimum=0, maximum=1000,
-            help="no guidance at noise levels (sigma) up to this",
-        ),
-        OptionSpec(
-            "guidance_high", "number", 1000.0, minimum=0, maximum=1000,
-            help="no guidance at noise levels (sigma) above this",
-        ),
-        OptionSpec(
-            "guidance_rescale", "number", 0.0, minimum=0, maximum=1,
-            help="how much of the contrast that strong guidance adds is taken back",
-        ),
-        *((negative,) if classes else ()),
-    )  # fmt: skip
+
+
+_AUTOGUIDANCE = OptionSpec(
+    "autoguidance_scale", "number", 1.0, minimum=1, maximum=20,
+    help="how far to move away from an early snapshot of the model; 1 is off, more takes "
+    "guidance_scale 1",
+)  # fmt: skip
+
+_GUIDED_LEVELS = (
+    OptionSpec(
+        "guidance_low", "number", 0.0, minimum=0, maximum=1000,
+        help="no guidance at noise levels (sigma) up to this",
+    ),
+    OptionSpec(
+        "guidance_high", "number", 1000.0, minimum=0, maximum=1000,
+        help="no guidance at noise levels (sigma) above this",
+    ),
+    OptionSpec(
+        "guidance_rescale", "number", 0.0, minimum=0, maximum=1,
+        help="how much of the contrast that strong guidance adds is taken back",
+    ),
+)  # fmt: skip
 
 
 def student_options(num_steps: int, *, least: int, sampler: str) -> tuple[OptionSpec, ...]:

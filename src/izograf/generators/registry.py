@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -19,6 +19,15 @@ class Family(Protocol):
     def __call__(
         self, card: ModelCard, tensors: Mapping[str, Tensor], placement: Placement
     ) -> Generator: ...
+
+
+@runtime_checkable
+class TakesGuide(Protocol):
+    """A generator whose model may have a guide: a worse network of the same kind."""
+
+    def take_guide(self, read: Callable[[], Mapping[str, Tensor]], /) -> None:
+        """`read` gives the guide's tensors; it is called at the first picture that needs them."""
+        ...
 
 
 FAMILIES: Registry[Family] = Registry("family", package="izograf.generators")

@@ -68,6 +68,7 @@ def student_card(
     `taught` is what the card says about the teacher besides its name.
     """
     num_steps = len(levels) - 1
+    taken = {key: fact for key, fact in teacher.card.sampling.items() if key != "guide"}
     card = parts.model_card(
         request,
         recipe=recipe,
@@ -76,7 +77,7 @@ def student_card(
         family="diffusion",
         network=teacher.described(),
         options=student_options(num_steps, least=least, sampler=sampler),
-        sampling={**teacher.card.sampling, "levels": levels.tolist()},
+        sampling={**taken, "levels": levels.tolist()},
         parents=(parent_of(teacher.card),),
         summary=f"{teacher.card.name} in {_counted(num_steps)}, {request.image_size} px",
     )

@@ -15,9 +15,8 @@ from izograf.core.config import config_from_json, config_to_json
 from izograf.core.devices import Placement
 from izograf.core.types import Guidance
 from izograf.diffusion.denoiser import Denoiser
-from izograf.diffusion.schedules import SCHEDULES
 from izograf.generators.codec import LatentCodec
-from izograf.generators.diffusion import DiffusionGenerator
+from izograf.generators.diffusion import DiffusionGenerator, schedule_of
 from izograf.generators.diffusion import build as build_generator
 from izograf.models.registry import NETWORKS
 from izograf.objectives.teacher import guided_teacher
@@ -106,7 +105,7 @@ class Teacher:
     def levels(self, num_steps: int, schedule: str | None = None) -> Tensor:
         """[N+1] levels of the named schedule, or of the card's, between the card's bounds."""
         options = {option.name: option.default for option in self.card.options}
-        of_name = SCHEDULES[schedule or str(options["schedule"])]
+        of_name = schedule_of(self.card, schedule or str(options["schedule"]))
         return of_name(num_steps, self.card.sampling["sigma_min"], self.card.sampling["sigma_max"])
 
     def own_levels(self) -> Tensor | None:

@@ -22,17 +22,32 @@ INFOTEXT_KEY = "parameters"  # the PNG text chunk that carries it
 LONGEST = 200_000
 LARGEST = 1 << 16  # pixels along an edge
 
-# their sampler's name, case-folded, without its schedule -> ours
+# their sampler's name, case-folded, without its schedule -> ours, or what is nearest to it
 SAMPLERS: Mapping[str, str] = {
     "euler": "euler",
-    "ddim": "euler",  # DDIM with eta = 0 is Euler's method
-    "euler a": "ddpm",  # ancestral sampling is the posterior of DDPM
-    "euler ancestral": "ddpm",
+    "euler a": "euler-ancestral",
+    "euler ancestral": "euler-ancestral",
+    "euler_ancestral": "euler-ancestral",
+    "ddim": "ddim",
     "ddpm": "ddpm",
     "heun": "heun",
+    "plms": "plms",
+    "pndm": "plms",
     "dpm++ 2m": "dpm-solver++",
     "dpmpp_2m": "dpm-solver++",
+    "dpm++ 2m sde": "dpm-solver++-sde",
+    "dpmpp_2m_sde": "dpm-solver++-sde",
+    "dpm++ sde": "dpm-solver++-sde",  # theirs is singlestep
+    "dpmpp_sde": "dpm-solver++-sde",
+    "dpm++ 2s": "dpm-solver++-2s",
+    "dpm++ 2s a": "dpm-solver++-2s",  # theirs draws noise
+    "dpmpp_2s_ancestral": "dpm-solver++-2s",
+    "unipc": "unipc",
+    "uni_pc": "unipc",
+    "uni_pc_bh2": "unipc",
 }
+# the same method with its own defaults, for models whose cards lack ours
+EQUAL: Mapping[str, str] = {"ddim": "euler", "euler-ancestral": "ddpm"}
 SCHEDULES: Mapping[str, str] = {"karras": "karras", "exponential": "exponential"}
 _KNOWN = frozenset({"steps", "sampler", "cfg scale", "seed", "size", "model", "model hash"})
 

@@ -5,6 +5,7 @@ runs/mine/log.jsonl          one object per logging interval
 runs/mine/checkpoints/       images-<count>/{state.safetensors,state.json}
 runs/mine/samples/           <count>.png
 runs/mine/card.json, weights.safetensors     the model so far, ready for `izograf generate`
+runs/mine/guide.safetensors  its weights at an early time, where that was asked for
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class RunConfig:
         monitor: name of the evaluated number that early stopping and "best" go by; smaller is
             better. Empty for none.
         patience: stop after this many evaluations without improvement; 0 never stops.
+        early_snapshot: `Job.keep_early` once this many images were seen; 0 never.
     """
 
     log_every: int = 5_000
@@ -62,6 +64,7 @@ class RunConfig:
     keep: int = 2
     monitor: str = ""
     patience: int = 0
+    early_snapshot: int = 0
 
 
 class OnProgress(Protocol):
@@ -85,7 +88,9 @@ class Job:
     Attributes:
         evaluate: averaged modules -> named held-out numbers.
         preview: averaged modules -> writes a sheet of samples to the path.
-        export: (averaged modules, facts about the run) -> writes the model into the folder.
+        export: (averaged modules, facts about the run) -> writes the model into the folder. A
+            snapshot older than the model is among the facts: `early_snapshot`, images seen then.
+        keep_early: averaged modules -> writes an early snapshot of them into the folder.
     """
 
     objective: Objective
@@ -96,16 +101,21 @@ class Job:
     evaluate: Callable[[Averaged], Mapping[str, float]] | None = None
     preview: Callable[[Averaged, Path], None] | None = None
     export: Callable[[Averaged, Path, Mapping[str, Any]], None] | None = None
+    keep_early: Callable[[Averaged, Path], None] | None = None
 
 
 @dataclass
 class _Progress:
-    """What a run remembers between sessions besides weights; saved with every checkpoint."""
+    """What a run remembers between sessions besides weights; saved with every checkpoint.
+
+    `early` is the number of images at which the early snapshot was taken, 0 before.
+    """
 
     seconds: float = 0.0
     best: float = math.inf
     best_images: int = 0
     misses: int = 0
+    early: int = 0
     done: dict[str, int] = field(default_factory=dict)
 
 
@@ -264,6 +274,7 @@ class _RunWatcher:
             self._log(state, {name: float(value) for name, value in stats.items()})
         if self._on_progress is not None:
             self._on_progress(state.images_seen, self._rate, self._latest)
+        self._keep_early(state)  # before any checkpoint that says so
         last = state.images_seen >= self._job.training.images
         if self._due("evaluate", state.images_seen, config.evaluate_every) or last:
             self._evaluate(state)
@@ -352,6 +363,14 @@ class _RunWatcher:
             path.parent.mkdir(exist_ok=True)
             self._job.preview(state.average.modules, path)
 
+    def _keep_early(self, state: TrainingState) -> None:
+        """A run resumed from before the snapshot takes the same one again."""
+        keep, wanted = self._job.keep_early, self._job.run.early_snapshot
+        if keep is None or self._memory.early or not 0 < wanted <= state.images_seen:
+            return
+        keep(state.average.modules, self._folder)
+        self._memory.early = state.images_seen
+
     def _elapsed(self) -> float:
         return self._memory.seconds + time.monotonic() - self._clock
 
@@ -371,11 +390,13 @@ class _RunWatcher:
         if self._job.export is None:
             return
         scores = {k: v for k, v in self._latest.items() if "/" not in k and k != RATE}
-        facts = {
+        facts: dict[str, Any] = {
             "images_seen": images_seen,
             "seconds": round(self._memory.seconds, 1),
             "evaluated": scores,
         }
+        if 0 < self._memory.early < images_seen:
+            facts["early_snapshot"] = self._memory.early
         self._job.export(state.average.modules, self._folder, facts)
 
 

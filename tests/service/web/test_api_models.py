@@ -139,6 +139,16 @@ def test_p16_another_program_s_parameters_are_understood(client: TestClient, for
     assert client.post("/api/v1/jobs", json=request).status_code == 202
 
 
+@pytest.mark.parametrize(("theirs", "ours"), [("DDIM", "euler"), ("Euler a", "ddpm")])
+def test_a_sampler_the_model_lacks_is_the_same_method_by_another_name(
+    client: TestClient, theirs: str, ours: str
+) -> None:
+    text = f"snowy mountains\nSteps: 20, Sampler: {theirs}, CFG scale: 7, Seed: 1, Size: 64x64"
+    found = send(client, text, "text/plain").json()
+    assert found["request"]["options"]["sampler"] == ours
+    assert not found["remarks"]
+
+
 def test_what_cannot_be_kept_is_said(client: TestClient) -> None:
     text = "a dog\nSteps: 5000, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x64"
     found = send(client, text, "text/plain").json()

@@ -138,12 +138,46 @@ def test_real_pictures_score_better_than_noise_and_like_the_floor(data) -> None:
 def test_a_judge_must_know_exactly_the_classes(trained, data) -> None:
     folder = trained("classifier")
     train, _ = data
-    judge = evaluation.fitting_judge(folder, train.classes)
+    card = replace(CARD, classes=train.classes)
+    judge = evaluation.fitting_judge(folder, card)
     assert judge is not None
     assert judge.classes == ("forest", "sea")
-    assert evaluation.fitting_judge(folder, train.classes[::-1]) is not None
-    assert evaluation.fitting_judge(folder, CARD.classes) is None
-    assert evaluation.fitting_judge(folder, ()) is None
+    assert evaluation.fitting_judge(folder, replace(card, classes=train.classes[::-1])) is not None
+    assert evaluation.fitting_judge(folder, CARD) is None
+    assert evaluation.fitting_judge(folder, replace(card, classes=())) is None
+
+
+def test_a_judge_that_took_part_in_training_does_not_judge(trained, data) -> None:
+    train, held_out = data
+    folder = trained("classifier")
+    judge = evaluation.judge_in(folder)
+    plain = replace(CARD, classes=train.classes, parents=(f"other@{'0' * 64}",))
+    assert evaluation.fitting_judge(folder, plain) is not None
+    pleased = replace(plain, parents=(*plain.parents, f"renamed@{judge.sha256}"))
+    with pytest.raises(InvalidInput, match=r"took part in training m, .* choose another"):
+        evaluation.fitting_judge(folder, pleased)
+    asked = evaluation.match_classes(pleased, held_out)[held_out.class_ids]
+    with pytest.raises(InvalidInput, match="took part in training m"):
+        evaluation.evaluate(
+            pleased, held_out.images, asked, train, held_out, judge, judge, seed=0
+        )  # fmt: skip
+    assert evaluation.fitting_judge(folder, replace(pleased, classes=CARD.classes)) is None
+
+
+def test_a_judge_that_trained_a_part_of_the_model_does_not_judge(
+    trained, data, tmp_path, monkeypatch
+) -> None:
+    """As the perceptual loss of an autoencoder whose latents the model learned."""
+    folder = trained("classifier")
+    judge = evaluation.judge_in(folder)
+    part = replace(CARD, name="part", weights={"w": "a" * 64}, parents=(f"j@{judge.sha256}",))
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "card.json").write_text(part.dumps())
+    card = replace(CARD, classes=data[0].classes, parents=("part@" + "a" * 64,))
+    assert evaluation.fitting_judge(folder, card) is not None, "the part is nowhere to be found"
+    monkeypatch.setenv("IZOGRAF_MODELS", str(tmp_path))
+    with pytest.raises(InvalidInput, match="took part"):
+        evaluation.fitting_judge(folder, card)
 
 
 def test_the_judge_counts_the_asked_class_whatever_the_order_of_classes(trained, data) -> None:

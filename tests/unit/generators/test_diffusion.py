@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from izograf.diffusion.samplers import SAMPLERS
 from izograf.generators.diffusion import DiffusionGenerator
 from izograf.generators.diffusion_options import diffusion_options, options_of
 from izograf.schema.card import ModelCard
-from izograf.schema.errors import InvalidInput
+from izograf.schema.errors import CardError, InvalidInput
 from izograf.schema.labels import ClassLabel
 
 CLASSES = (ClassLabel("dark"), ClassLabel("bright"))
@@ -27,8 +28,9 @@ SEEDS = [3, 4]
 class Shades(nn.Module):
     """F of a model whose pictures are grey: class 0 at -0.8, 1 at 0.8, no class at 0."""
 
-    def __init__(self) -> None:
+    def __init__(self, contrast: float = 1.0) -> None:
         super().__init__()
+        self.contrast = contrast
         self.weight = nn.Parameter(torch.zeros(1))
         self.asked: list[Condition] = []
 
@@ -36,6 +38,7 @@ class Shades(nn.Module):
         self.asked.append(condition)
         assert condition.class_ids is not None
         grey = torch.tensor([0.0, -0.8, 0.8])[condition.class_ids + 1][:, None, None, None]
+        grey = self.contrast * grey
         sigma = (c_noise / (1 - c_noise))[:, None, None, None]  # of a flow: c_noise = s / (1 + s)
         state = x * (1 + sigma)
         scale = 1 / (1 + sigma)
@@ -69,6 +72,46 @@ def test_guidance_moves_away_from_the_negative_class() -> None:
         bright(), SEEDS, options={"guidance_scale": 1.1, "negative_class": "dark"}
     )
     assert mean(away) == pytest.approx(0.96, abs=1e-3)
+
+
+def guided(bad: float) -> tuple[DiffusionGenerator, Shades]:
+    """With a guide whose pictures are `bad` times as far from grey."""
+    guide = Shades(bad)
+    made = model()
+    options = diffusion_options(classes=[label.name for label in CLASSES], guide=True)
+    made.card = replace(made.card, options=options)
+    made._guide = Denoiser(guide, Flow())
+    return made, guide
+
+
+def test_autoguidance_moves_away_from_the_guide_under_the_same_condition() -> None:
+    generator, guide = guided(0.5)
+    asked = {"autoguidance_scale": 1.25, "guidance_scale": 1.0}
+    assert mean(generator.sample(bright(), SEEDS, options=asked)) == pytest.approx(
+        0.4 + 1.25 * 0.4, abs=1e-3
+    )
+    assert all(condition.class_ids.tolist() == [1, 1] for condition in guide.asked)
+    guide.asked.clear()
+    within = {**asked, "guidance_low": 0.5, "guidance_high": 3.0, "num_inference_steps": 18}
+    generator.sample(bright(), SEEDS, options=within)
+    assert 0 < len(guide.asked) < 18
+    guide.asked.clear()
+    generator.sample(bright(), SEEDS, options={"guidance_scale": 1.5})
+    assert not guide.asked, "autoguidance is off by default"
+
+
+def test_autoguidance_takes_no_other_guidance_beside_it() -> None:
+    generator, _ = guided(0.5)
+    with pytest.raises(InvalidInput, match="set one of them to 1"):
+        generator.sample(bright(), SEEDS, options={"autoguidance_scale": 2.0})
+
+
+def test_a_generator_that_was_given_no_guide_says_so() -> None:
+    generator, _ = guided(0.5)
+    generator._guide = None
+    asked = {"autoguidance_scale": 2.0, "guidance_scale": 1.0}
+    with pytest.raises(CardError, match="was given no guide"):
+        generator.sample(bright(), SEEDS, options=asked)
 
 
 def test_an_option_of_a_sampler_reaches_it_and_no_other() -> None:

@@ -17,8 +17,9 @@ from izograf.core.rng import generator
 from izograf.core.types import Condition
 from izograf.data.dataset import load_images
 from izograf.diffusion.precondition import PRECONDITIONERS
-from izograf.generators.diffusion import DiffusionGenerator
-from izograf.objectives.noise import NOISE_LAWS
+from izograf.diffusion.tables import BETAS, spaced, table_of
+from izograf.generators.diffusion import DiffusionGenerator, schedule_of
+from izograf.objectives.noise import NOISE_LAWS, UniformTable
 from izograf.recipes.registry import RECIPES, Hyperparameters, RunRequest
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import CardError, InvalidInput
@@ -124,6 +125,51 @@ def test_the_noise_law_is_on_the_card_with_its_range(law: str, job_of: Any, tmp_
     else:
         assert sampling["sigma_min"] == float(levels[0])
         assert sampling["sigma_max"] == min(160.0, float(levels[-1]))
+
+
+@pytest.mark.parametrize("law", NOISE_LAWS)
+def test_a_model_of_a_table_offers_its_timesteps_and_others_none(
+    law: str, job_of: Any, tmp_path: Path
+) -> None:
+    card = exported(job_of("dit", noise_law=law), tmp_path)
+    (offered,) = [option.choices for option in card.options if option.name == "schedule"]
+    spacings = {"trailing", "leading"}
+    if not isinstance(NOISE_LAWS[law], UniformTable):
+        assert not spacings & set(offered)
+        return
+    assert spacings <= set(offered)
+    table = table_of(BETAS[law]())
+    trained_at = table[table < 160.1]
+    for name in ("trailing", "leading"):
+        expected = spaced(trained_at, name)(10, 0.0, 0.0)
+        torch.testing.assert_close(schedule_of(card, name)(10, 0.02, 80.0), expected)
+    begins = float(schedule_of(card, "trailing")(10, 0.0, 0.0)[0])
+    assert begins == pytest.approx(card.sampling["sigma_max"], rel=0.3)
+    if law != "cosine":
+        assert len(trained_at) == 1000
+        assert begins == pytest.approx(card.sampling["sigma_max"], rel=1e-6)
+    loaded, _ = load_generator(str(tmp_path), device="cpu", precision="fp32")
+    asked: dict[str, Any] = {"schedule": "trailing", "num_inference_steps": 2}
+    condition = Condition(class_ids=torch.tensor([0, 1]))
+    assert bool(loaded.sample(condition, [0, 1], options=asked).isfinite().all())
+    with pytest.raises(InvalidInput, match="steps fit on"):
+        schedule_of(card, "trailing")(1001, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "noise_law",
+    [None, {}, {"betas": "none-such", "num_steps": 10}, {"betas": "linear", "num_steps": 10**12},
+     {"betas": "linear", "num_steps": "many"}, {"betas": ["linear"], "num_steps": 10}, "linear"],
+    ids=str,
+)  # fmt: skip
+def test_a_card_that_offers_timesteps_of_no_table_is_refused(
+    noise_law: Any, job_of: Any, tmp_path: Path
+) -> None:
+    card = exported(job_of("dit", noise_law="linear"), tmp_path)
+    odd = replace(card, sampling={**card.sampling, "noise_law": noise_law})
+    (tmp_path / "card.json").write_text(odd.dumps())
+    with pytest.raises(CardError, match="does not have the noise levels that it offers"):
+        load_generator(str(tmp_path), device="cpu")
 
 
 def test_ddpm_is_the_classic_by_default(job_of: Any, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from izograf.checkpoints.files import GUIDE, WEIGHTS
 from izograf.checkpoints.load import load_generator
 from izograf.core.rng import SeededNoise, generator
 from izograf.core.types import Condition, ignore
@@ -133,6 +135,21 @@ def test_four_steps_of_the_student_are_nearer_to_sixteen_of_its_teacher_than_its
     found = distance(loaded(student).sample(CONDITION, SEEDS), sixteen)
     for levels in (fine[::4], karras(4, 0.02, 80.0)):
         assert found < 0.9 * distance(by_euler(model, levels, 2.0), sixteen)
+
+
+def test_a_student_does_not_inherit_the_guide_of_its_teacher(teacher: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(teacher, tmp_path / "guided")
+    shutil.copy(folder / WEIGHTS, folder / GUIDE)
+    card = read_card(folder)
+    guided = replace(
+        card, weights={**card.weights, GUIDE: card.weights[WEIGHTS]},
+        sampling={**card.sampling, "guide": {"images_seen": 8}},
+    )  # fmt: skip
+    (folder / "card.json").write_text(guided.dumps())
+    learned = finished(job_of(CONSISTENCY, teacher=str(folder), images=32), tmp_path / "student")
+    assert "guide" not in learned.sampling
+    assert set(learned.weights) == {WEIGHTS}
+    loaded(tmp_path / "student")
 
 
 def test_the_card_of_a_student_says_how_it_is_sampled_and_whose_it_is(

@@ -23,6 +23,7 @@ from izograf.training.run import _RunWatcher
 FAMILIES = ["diffusion-unet", "dcgan"]
 INTERVALS = ("--log-every", 8, "--checkpoint-every", 16, "--evaluate-every", 48)
 OPTIONS = ("--images", 320, *INTERVALS, "--sample-every", "1k")
+EARLY = {"diffusion-unet": ("--early-snapshot", 0.06), "dcgan": ()}  # at 24, after a checkpoint
 
 
 def model_hash(folder: Path) -> str:
@@ -35,13 +36,13 @@ def counts(folder: Path) -> list[int]:
 
 @pytest.fixture(scope="module")
 def whole(train, tmp_path_factory):
-    """whole(recipe) -> the run with OPTIONS that nothing interrupted."""
+    """whole(recipe) -> the run with OPTIONS and EARLY that nothing interrupted."""
     folders: dict[str, Path] = {}
 
     def call(recipe: str) -> Path:
         if recipe not in folders:
             folders[recipe] = tmp_path_factory.mktemp("whole") / "run"
-            outcome = train(recipe, folders[recipe], *OPTIONS)
+            outcome = train(recipe, folders[recipe], *OPTIONS, *EARLY[recipe])
             assert outcome.code == 0, outcome.err
         return folders[recipe]
 
@@ -77,7 +78,8 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_by_bit(
     command = [
         "train", recipe, "--data", pictures, "--out", folder, "--image-size", 16,
         "--device", "cpu", "--precision", "fp32", "--batch-size", 8,
-        *(word for s in asked["hyperparameters"]["settings"] for word in ("--set", s)), *OPTIONS,
+        *(word for s in asked["hyperparameters"]["settings"] for word in ("--set", s)),
+        *OPTIONS, *EARLY[recipe],
     ]  # fmt: skip
     program = "import sys; from izograf.cli.main import main; main(sys.argv[1:])"
     process = subprocess.Popen(
@@ -92,9 +94,14 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_by_bit(
     reached = counts(folder)[-1]
     assert reached < 320, "it was killed too late to show anything"
 
-    outcome = train(recipe, folder, *OPTIONS, "--resume")
+    outcome = train(recipe, folder, *OPTIONS, *EARLY[recipe], "--resume")
     assert outcome.code == 0, outcome.err
     assert model_hash(folder) == model_hash(reference)
+    weights = [
+        json.loads((run / "card.json").read_text())["weights"] for run in (folder, reference)
+    ]
+    assert weights[0] == weights[1]
+    assert ("guide.safetensors" in weights[0]) is (recipe == "diffusion-unet")
     logged = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     losses = [entry["images_seen"] for entry in logged if any("loss" in k for k in entry)]
     expected = [json.loads(line) for line in (reference / "log.jsonl").read_text().splitlines()]
@@ -136,12 +143,15 @@ def test_every_optimiser_resumes_exactly(recipe, optimizer, train, tmp_path, int
         (("--images", 400), "images: was 320, now 400"),
         (("--set", "dropout=0.1"), "settings: was "),
         (("--licence", "CC0"), "licence: was 'not stated', now 'CC0'"),
+        (("--early-snapshot", 0.1), "early_snapshot: was 0.06, now 0.1"),
     ],
 )
 def test_resuming_with_other_settings_is_refused_by_name(whole, train, options, named) -> None:
     folder = whole("diffusion-unet")
     before = model_hash(folder)
-    outcome = train("diffusion-unet", folder, *OPTIONS, *options, "--resume")
+    outcome = train(
+        "diffusion-unet", folder, *OPTIONS, *EARLY["diffusion-unet"], *options, "--resume"
+    )
     assert outcome.code == 2
     assert named in outcome.err
     assert model_hash(folder) == before

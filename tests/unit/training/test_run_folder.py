@@ -12,7 +12,7 @@ import signal
 import pytest
 import torch
 from line_objective import Line
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from izograf.schema.errors import CardError, InvalidInput, StorageError, TrainingDiverged
 from izograf.training import run as run_module
@@ -121,6 +121,74 @@ def interrupt_at(count: int):
             raise KeyboardInterrupt
 
     return progress
+
+
+def snapshotting(job, facts=None):
+    """`job`, which writes its averaged weights at the early time, and notes facts of exports."""
+
+    def keep(averaged, folder) -> None:
+        save_file(averaged.state_dict(), folder / "early.safetensors")
+
+    object.__setattr__(job, "keep_early", keep)
+    if facts is not None:
+        object.__setattr__(job, "export", lambda *given: facts.append(given[-1]))
+    return job
+
+
+@pytest.mark.parametrize("wanted", [9, 12])
+def test_the_early_snapshot_is_taken_once_and_told_of_older_models_never(
+    job_for, tmp_path, wanted
+) -> None:
+    facts: list[dict] = []
+    execute(
+        snapshotting(job_for(Line(), early_snapshot=wanted), facts), tmp_path / "a", asked=ASKED
+    )
+    told = {fact["images_seen"]: fact.get("early_snapshot") for fact in facts}
+    assert told == {8: None, 16: 12, 24: 12, 32: 12, 40: 12}
+    plain = job_for(Line(), images=12)
+    kept: list[torch.Tensor] = []
+    object.__setattr__(plain, "export", lambda a, *_: kept.append(a["line"].weight.clone()))
+    execute(plain, tmp_path / "b", asked=ASKED)
+    early = load_file(tmp_path / "a" / "early.safetensors")
+    assert torch.equal(early["line.weight"], kept[-1])
+
+
+def test_without_asking_there_is_no_early_snapshot(job_for, tmp_path) -> None:
+    execute(snapshotting(job_for(Line())), tmp_path / "run", asked=ASKED)
+    assert not (tmp_path / "run" / "early.safetensors").exists()
+
+
+@pytest.mark.parametrize("died", [8, 12, 16, 20, 36])
+def test_a_run_that_died_has_the_same_early_snapshot(job_for, tmp_path, died) -> None:
+    """Before it, between it and the checkpoint at 16, and after."""
+    facts: list[dict] = []
+
+    def job():
+        return snapshotting(job_for(Line(), early_snapshot=12), facts)
+
+    execute(job(), tmp_path / "whole", asked=ASKED)
+    folder = tmp_path / "parted"
+    with pytest.raises(KeyboardInterrupt):
+        execute(job(), folder, asked=ASKED, on_progress=interrupt_at(died))
+    path = folder / "early.safetensors"
+    changed = path.stat().st_mtime_ns if died > 16 else None
+    execute(job(), folder, asked=ASKED, resume=True)
+    assert path.read_bytes() == (tmp_path / "whole" / "early.safetensors").read_bytes()
+    assert changed in (None, path.stat().st_mtime_ns), "taken again, though a checkpoint had it"
+    assert facts[-1]["early_snapshot"] == 12
+
+
+def test_a_best_model_older_than_the_snapshot_does_not_name_it(job_for, tmp_path) -> None:
+    scores = iter([3.0, 1.0, 3.0, 3.0, 3.0, 3.0])
+    facts: list[dict] = []
+    job = job_for(
+        Line(), evaluate=lambda _: {"error": next(scores)}, evaluate_every=4,
+        monitor="error", patience=3, early_snapshot=12,
+    )  # fmt: skip
+    execute(snapshotting(job, facts), tmp_path / "run", asked=ASKED)
+    assert facts[-2]["early_snapshot"] == 12
+    assert facts[-1]["images_seen"] == 8
+    assert "early_snapshot" not in facts[-1]
 
 
 def test_a_resumed_run_logs_no_line_twice(job_for, tmp_path) -> None:

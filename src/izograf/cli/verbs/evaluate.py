@@ -96,7 +96,7 @@ def evaluate(
         )  # fmt: skip
     evaluation.check_counts(count, train, held_out)
     asked = evaluation.asked_classes(card, train, count)
-    fitting = evaluation.fitting_judge(judge_folder, card.classes) if judge_folder else None
+    fitting = evaluation.fitting_judge(judge_folder, card) if judge_folder else None
     if judge is not None and fitting is None:
         raise InvalidInput(f"The judge {judge} does not know exactly the classes of {card.name}.")
     with counting_progress("generating") as progress:

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import InvalidInput, IzografError
-from izograf.schema.infotext import INFOTEXT_KEY, Infotext, parse_infotext
+from izograf.schema.infotext import EQUAL, INFOTEXT_KEY, Infotext, parse_infotext
 from izograf.schema.labels import both_languages
 from izograf.schema.options import OptionValue
 from izograf.schema.record import RECORD_KEY, parse_record
@@ -162,7 +162,8 @@ def _options(card: ModelCard, told: Infotext) -> tuple[dict[str, OptionValue], l
     for name, value in told.options.items():
         try:
             if name in specs:
-                kept[name] = specs[name].parse(value)
+                lacks = specs[name].choices and value not in specs[name].choices
+                kept[name] = specs[name].parse(EQUAL.get(str(value), value) if lacks else value)
             else:
                 remarks.append(f"{card.name} has no option {name}.")
         except InvalidInput as error:
