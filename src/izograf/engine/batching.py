@@ -39,9 +39,10 @@ def next_order(pending: Sequence[Task], *, batch_size: int, mix_requests: bool) 
 
 
 def compatible(one: GenerationRequest, other: GenerationRequest) -> bool:
-    """Whether the two may share a tensor: same model, options and kind of condition; no strips."""
+    """Whether the two may share a tensor: same model and options; no strips, no prompts."""
     return (
-        not one.towards
+        one.condition.get("type") != "text"
+        and not one.towards
         and not other.towards
         and one.model == other.model
         and one.options == other.options

@@ -326,7 +326,7 @@ class Dispatcher:
             job = flight.job if flight is not None else self._queue.get(ending.job_id)
         except NotFound:
             return  # deleted meanwhile
-        each = ending.seconds / max(1, len(ending.pictures))
+        cost, share = ending.cost, 1 / max(1, len(ending.pictures))
         words = self._words(job.request) if ending.pictures else ""
         self._pictures.write_files([picture.png for picture in ending.pictures])
         staged = [
@@ -337,13 +337,21 @@ class Dispatcher:
                 width=picture.width,
                 height=picture.height,
                 record=picture.record,
-                seconds=each,
+                seconds=cost.seconds * share,
+                joules=cost.part(share).joules,
+                energy_method=cost.energy_method,
                 words=words,
             )
             for picture in ending.pictures
         ]
         self._queue.finish(
-            ending.job_id, ending.attempt, staged, seconds=ending.seconds, result=ending.result
+            ending.job_id,
+            ending.attempt,
+            staged,
+            seconds=cost.seconds,
+            joules=cost.joules,
+            energy_method=cost.energy_method,
+            result=ending.result,
         )
 
     def _give_up(self, ending: Ending) -> None:

@@ -17,6 +17,7 @@ from izograf.engine.messages import Task, WorkerState
 from izograf.engine.picture import draw, fake_picture, png, verify_fake
 from izograf.engine.protocol import (
     NO_INPUTS,
+    Cost,
     EngineEvent,
     Failed,
     Finished,
@@ -40,6 +41,8 @@ from izograf.schema.request import GenerationRequest
 
 FaultKind = Literal["crash", "error", "oom", "stall"]
 PREVIEW_SIZE = 24
+WATTS = 6.0  # while it pretends to compute
+ENERGY_METHOD = f"estimated: pretended seconds x {WATTS:g} W"
 WAIT_SLICE = 0.02  # how long another thread's `submit` or `cancel` may go unnoticed
 
 
@@ -265,7 +268,8 @@ class FakeEngine:
         except InvalidInput as error:
             return Failed(job.id, attempt, type(error).__name__, str(error))
         seconds = running.num_steps * self._step_seconds
-        return Finished(job.id, attempt, done.pictures, seconds, done.result)
+        cost = Cost(seconds, WATTS * seconds, ENERGY_METHOD)
+        return Finished(job.id, attempt, done.pictures, cost, done.result)
 
 
 class DrawingRenderer:
@@ -279,7 +283,7 @@ class DrawingRenderer:
             fake_picture(request, seed, size=self._size, position=position)
             for position, seed in enumerate(request.seeds)
         ]
-        return tuple(pictures), 0.0
+        return tuple(pictures), Cost()
 
     def render_together(
         self, requests: Sequence[GenerationRequest], progress: Progress
@@ -292,7 +296,7 @@ class DrawingRenderer:
         png: bytes,
         progress: Progress,  # noqa: ARG002
     ) -> Verified:
-        return verify_fake(png, model=request.model, size=self._size), 0.0
+        return verify_fake(png, model=request.model, size=self._size), Cost()
 
     def release_memory(self) -> None:
         """Nothing is ever held."""

@@ -52,6 +52,8 @@ class JobQueue(Protocol):
         pictures: Sequence[StoredImage],
         *,
         seconds: float | None = None,
+        joules: float | None = None,
+        energy_method: str = "",
         result: Mapping[str, Any] | None = None,
     ) -> bool: ...
 
@@ -83,6 +85,8 @@ class Pictures(Protocol):
         height: int,
         record: Mapping[str, Any],
         seconds: float | None = None,
+        joules: float | None = None,
+        energy_method: str = "",
         words: str = "",
     ) -> StoredImage:
         """A picture whose file is on disk and whose row `finish` will write."""

@@ -7,7 +7,7 @@ are the truth, and an event of an attempt that is no longer current is ignored b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -47,13 +47,33 @@ class EnginePicture:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a computation took: the pictures and their files, without queue and loading.
+
+    Attributes:
+        seconds: wall-clock time.
+        joules: None where nothing tells.
+        energy_method: how `joules` came about (see `core.energy`); begins with `measured`,
+            `estimated` or `unknown`, empty where nobody looked.
+    """
+
+    seconds: float = 0.0
+    joules: float | None = None
+    energy_method: str = ""
+
+    def part(self, share: float) -> Cost:
+        """Of one of several that shared the computation: its joules, and the time of all."""
+        return replace(self, joules=None if self.joules is None else share * self.joules)
+
+
+@dataclass(frozen=True)
 class Finished:
-    """All pictures of the job, or what else it found out; `seconds` is the computation alone."""
+    """All pictures of the job, or what else it found out, and what that took."""
 
     job_id: str
     attempt: int
     pictures: tuple[EnginePicture, ...]
-    seconds: float
+    cost: Cost
     result: Mapping[str, Any] = field(default_factory=dict)
 
 

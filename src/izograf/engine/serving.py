@@ -22,6 +22,7 @@ from izograf.engine.messages import (
     WorkerState,
 )
 from izograf.engine.protocol import (
+    Cost,
     EngineEvent,
     EnginePicture,
     Failed,
@@ -39,11 +40,11 @@ log = logging.getLogger(__name__)
 OUT_OF_MEMORY = "The pictures did not fit into memory: ask for fewer or smaller ones at a time."
 INTERNAL = "Something went wrong inside the program; the operator's log has the details."
 
-Rendered = tuple[tuple[EnginePicture, ...], float]
-"""The pictures of one request and the seconds they took to compute."""
+Rendered = tuple[tuple[EnginePicture, ...], Cost]
+"""The pictures of one request and what they took."""
 
-Verified = tuple[Mapping[str, Any], float]
-"""The result of a verification as `engine.tasks` describes it, and the seconds it took."""
+Verified = tuple[Mapping[str, Any], Cost]
+"""The result of a verification as `engine.tasks` describes it, and what it took."""
 
 
 class Progress(Protocol):
@@ -63,7 +64,10 @@ class Renderer(Protocol):
     def render_together(
         self, requests: Sequence[GenerationRequest], progress: Progress
     ) -> Sequence[Rendered]:
-        """All requests in one batch; they are compatible (see `engine.batching`)."""
+        """All requests in one batch; they are compatible (see `engine.batching`).
+
+        Each took the time of all, and its part of the energy by the number of its pictures.
+        """
         ...
 
     def verify(self, request: GenerationRequest, png: bytes, progress: Progress) -> Verified:
@@ -164,7 +168,7 @@ class _Server:
             progress.check()
             done = find_task(task.name)(self._renderer, task, progress)
             progress.check()
-            return Finished(job_id, attempt, done.pictures, done.seconds, done.result)
+            return Finished(job_id, attempt, done.pictures, done.cost, done.result)
         except Cancelled:
             event: EngineEvent = Stopped(job_id, attempt)
         except MemoryError:
@@ -198,9 +202,9 @@ class _Server:
         except Exception as error:
             log.warning("A shared batch failed (%s); its jobs run alone.", type(error).__name__)
         else:
-            for task, (pictures, seconds) in zip(tasks, rendered, strict=True):
+            for task, (pictures, cost) in zip(tasks, rendered, strict=True):
                 if task.job_id not in self._ended:
-                    self.report(Finished(task.job_id, task.attempt, pictures, seconds))
+                    self.report(Finished(task.job_id, task.attempt, pictures, cost))
             return
         self._renderer.release_memory()
 

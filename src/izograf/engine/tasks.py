@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from izograf.engine.messages import GENERATE, Task
-from izograf.engine.protocol import EnginePicture
+from izograf.engine.protocol import Cost, EnginePicture
 from izograf.schema.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ PICTURE = "picture"  # the input that `verify` reads
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task gives: pictures, a JSON result, and the seconds its computing took."""
+    """What a task gives: pictures, a JSON result, and what its computing took."""
 
     pictures: tuple[EnginePicture, ...] = ()
     result: Mapping[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
+    cost: Cost = field(default_factory=Cost)
 
 
 class Carry(Protocol):
@@ -42,14 +42,14 @@ class Carry(Protocol):
 
 def generate(renderer: Renderer, task: Task, progress: Progress) -> Outcome:
     """The pictures of the task's request."""
-    pictures, seconds = renderer.render(task.request, progress)
-    return Outcome(pictures=pictures, seconds=seconds)
+    pictures, cost = renderer.render(task.request, progress)
+    return Outcome(pictures=pictures, cost=cost)
 
 
 def verify(renderer: Renderer, task: Task, progress: Progress) -> Outcome:
     """Whether a picture can be made again, and how closely."""
-    result, seconds = renderer.verify(task.request, required_input(task.inputs, PICTURE), progress)
-    return Outcome(result=result, seconds=seconds)
+    result, cost = renderer.verify(task.request, required_input(task.inputs, PICTURE), progress)
+    return Outcome(result=result, cost=cost)
 
 
 TASKS: Mapping[str, Carry] = {GENERATE: generate, VERIFY: verify}

@@ -11,7 +11,6 @@ import hashlib
 import io
 import os
 import resource
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -27,11 +26,12 @@ from torch import Tensor, nn
 from izograf.checkpoints.load import load_generator
 from izograf.core.backends import BACKENDS
 from izograf.core.devices import configure_threads, fingerprint
+from izograf.core.energy import Energy, measure_energy
 from izograf.core.pixels import to_uint8
 from izograf.core.types import Generator, OnStep
 from izograf.engine.batching import batch_record, compose
 from izograf.engine.messages import WorkerSettings, WorkerState
-from izograf.engine.protocol import EnginePicture
+from izograf.engine.protocol import Cost, EnginePicture
 from izograf.engine.serving import Progress, Rendered, Verified, serve
 from izograf.generators.registry import FAMILIES
 from izograf.generators.render import (
@@ -80,6 +80,10 @@ class Loaded:
     generator: Generator
     environment: Mapping[str, str]
     identity: str
+
+    @property
+    def device(self) -> str:
+        return self.environment["device"]
 
     @property
     def num_bytes(self) -> int:
@@ -200,18 +204,12 @@ class TorchRenderer:
             batch = len(pictures) // size
             progress(batch * num_steps + step, num_batches * num_steps, lambda _: sheet(preview))
 
-        seconds = 0.0
-        with memory_errors():
-            made = render(
+        with memory_errors(), measure_energy(model.device) as reading:
+            for picture in render(
                 model.generator, resolved, model.environment, batch_size=size, on_step=on_step
-            )
-            while True:
-                start = time.perf_counter()
-                picture = next(made, None)
-                seconds += time.perf_counter() - start
-                if picture is None:
-                    return tuple(pictures), seconds
-                pictures.append(engine_picture(picture))
+            ):
+                pictures.append(engine_picture(picture))  # noqa: PERF401 (on_step counts them)
+        return tuple(pictures), cost_of(reading.energy)
 
     def render_together(
         self, requests: Sequence[GenerationRequest], progress: Progress
@@ -224,11 +222,13 @@ class TorchRenderer:
         def on_step(step: int, num_steps: int, preview: Tensor, /) -> None:
             progress(step, num_steps, lambda index: sheet(preview[spans[index]]))
 
-        start = time.perf_counter()
-        with memory_errors():
-            made = mixed_batch(model, resolved, on_step)
-        seconds = time.perf_counter() - start
-        return [(tuple(map(engine_picture, made[span])), seconds) for span in spans]
+        with memory_errors(), measure_energy(model.device) as reading:
+            made = tuple(map(engine_picture, mixed_batch(model, resolved, on_step)))
+        cost = cost_of(reading.energy)
+        return [
+            (made[span], cost.part(r.num_images / len(made)))
+            for r, span in zip(resolved, spans, strict=True)
+        ]
 
     def verify(self, request: GenerationRequest, png: bytes, progress: Progress) -> Verified:
         pixels, record = decode_png(png)
@@ -236,16 +236,14 @@ class TorchRenderer:
         def on_step(step: int, num_steps: int, preview: Tensor, /) -> None:
             progress(step, num_steps, lambda _: sheet(preview))
 
-        start = time.perf_counter()
         try:
             model = self._cache.get(request.model)
             require_same_weights(model.generator.card, request.model, record)
-            with memory_errors():
+            with memory_errors(), measure_energy(model.device) as reading:
                 found = verify(pixels, record, model.generator, model.environment, on_step=on_step)
-            result = found.to_json()
         except InvalidInput as error:  # the model is gone, or takes something else now
-            result = {"verdict": "cannot", "psnr": None, "remarks": [str(error)]}
-        return result, time.perf_counter() - start
+            return {"verdict": "cannot", "psnr": None, "remarks": [str(error)]}, Cost()
+        return found.to_json(), cost_of(reading.energy)
 
     def release_memory(self) -> None:
         release_memory()
@@ -265,6 +263,11 @@ def mixed_batch(
         recorded(picture, card, request, seed, batch_record(request, rows), model.environment)
         for (_, seed), request, picture in zip(rows, owners, pixels, strict=True)
     ]
+
+
+def cost_of(energy: Energy) -> Cost:
+    """What was measured, as it leaves the worker."""
+    return Cost(energy.seconds, energy.joules, energy.method)
 
 
 def engine_picture(picture: Picture) -> EnginePicture:

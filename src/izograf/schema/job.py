@@ -52,6 +52,7 @@ class Job:
         inputs: name -> sha256 of a file in the store that the task reads.
         result: what the task found out, as JSON; empty until done, and where pictures are all.
         seconds, joules: what the computation took, where known.
+        energy_method: how `joules` came about; begins with `measured`, `estimated` or `unknown`.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Job:
     result: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
     joules: float | None = None
+    energy_method: str = ""
 
 
 class EventKind(StrEnum):
@@ -121,4 +123,5 @@ class StoredImage:
     favourite: bool = False
     seconds: float | None = None
     joules: float | None = None
+    energy_method: str = ""
     words: str = ""

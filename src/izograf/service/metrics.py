@@ -49,6 +49,10 @@ class Metrics:
             "izograf_jobs_ended_total", "Jobs that ended, by how.", "status", "model"
         )
         self.images = self._counter("izograf_images_total", "Pictures made.", "model")
+        self.joules = self._counter(
+            "izograf_energy_joules_total", "Energy of jobs that were done, where known.",
+            "model", "method",
+        )  # fmt: skip
         self.deaths = self._counter(
             "izograf_worker_deaths_total", "Attempts that ended because their worker was gone."
         )
@@ -200,15 +204,25 @@ class WatchedQueue(JobQueue):
         pictures: Sequence[StoredImage],
         *,
         seconds: float | None = None,
+        joules: float | None = None,
+        energy_method: str = "",
         result: Mapping[str, Any] | None = None,
     ) -> bool:
-        kept = self._queue.finish(job_id, attempt, pictures, seconds=seconds, result=result)
+        kept = self._queue.finish(
+            job_id, attempt, pictures, seconds=seconds, joules=joules, energy_method=energy_method,
+            result=result,
+        )  # fmt: skip
         model = self._models.get(job_id, "unknown")
         if kept:
             self._metrics.images.labels(model).inc(len(pictures))
             if seconds is not None:
                 self._metrics.generation.labels(model).observe(seconds)
-        self._ended(kept, job_id, attempt, Status.DONE, images=len(pictures), seconds=seconds)
+            if joules is not None:
+                kind = energy_method.partition(":")[0] or "unknown"
+                self._metrics.joules.labels(model, kind).inc(joules)
+        self._ended(
+            kept, job_id, attempt, Status.DONE, images=len(pictures), seconds=seconds, joules=joules
+        )
         return kept
 
     def fail(self, job_id: str, attempt: int, code: str, reason: str) -> bool:

@@ -103,6 +103,7 @@ class ImageStore:
         record: Mapping[str, Any],
         seconds: float | None = None,
         joules: float | None = None,
+        energy_method: str = "",
         words: str = "",
     ) -> StoredImage:
         """A picture whose file is durable and whose row `JobStore.finish` will write.
@@ -126,6 +127,7 @@ class ImageStore:
             record=record,
             seconds=seconds,
             joules=joules,
+            energy_method=energy_method,
             words=words,
         )
 
@@ -296,7 +298,7 @@ def _values(picture: StoredImage, attempt: int) -> dict[str, Any]:
         "width": picture.width, "height": picture.height, "sha256": picture.sha256,
         "created": picture.created, "record": dict(picture.record), "words": _words(picture),
         "favourite": picture.favourite, "seconds": picture.seconds, "joules": picture.joules,
-        "deleted": None,
+        "energy_method": picture.energy_method or None, "deleted": None,
     }  # fmt: skip
 
 
@@ -364,4 +366,5 @@ def _image(row: Row[Any]) -> StoredImage:
         favourite=row.favourite,
         seconds=row.seconds,
         joules=row.joules,
+        energy_method=row.energy_method or "",
     )

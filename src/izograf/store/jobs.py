@@ -183,6 +183,7 @@ class JobStore:
         *,
         seconds: float | None = None,
         joules: float | None = None,
+        energy_method: str = "",
         result: Mapping[str, Any] | None = None,
     ) -> bool:
         """Makes the pictures and `result` (JSON) the job's; False, and nothing changes, unless
@@ -193,7 +194,8 @@ class JobStore:
         """
         data = {
             "images": [picture.id for picture in pictures], "attempt": attempt,
-            "seconds": seconds, "joules": joules, "result": dict(result or {}),
+            "seconds": seconds, "joules": joules, "energy_method": energy_method or None,
+            "result": dict(result or {}),
         }  # fmt: skip
         now = self._clock()
 
@@ -201,7 +203,7 @@ class JobStore:
             row = events.change(
                 connection, job_id, is_current(attempt), EventKind.DONE, now, data,
                 status=Status.DONE, finished=now, seconds=seconds, joules=joules,
-                result=data["result"],
+                energy_method=data["energy_method"], result=data["result"],
             )  # fmt: skip
             if row is None:
                 return False
@@ -333,6 +335,20 @@ class JobStore:
         with self._database.reading() as connection:
             found = {row[0]: int(row[1]) for row in connection.execute(query)}
         return {status: found.get(status, 0) for status in Status}
+
+    def joules_by_method(self) -> Mapping[str, float]:
+        """The joules of all kept jobs: measured, estimated; only what there is any of."""
+        query = (
+            select(jobs.c.energy_method, func.sum(jobs.c.joules))
+            .where(jobs.c.joules.is_not(None))
+            .group_by(jobs.c.energy_method)
+        )
+        found: dict[str, float] = {}
+        with self._database.reading() as connection:
+            for method, joules in connection.execute(query):
+                kind = (method or "unknown").partition(":")[0]
+                found[kind] = found.get(kind, 0.0) + float(joules)
+        return found
 
     def events_after(
         self, job_id: str, number: int = 0, limit: int = MAX_EVENTS

@@ -171,4 +171,5 @@ def build_job(row: Row[Any]) -> Job:
         result=row.result,
         seconds=row.seconds,
         joules=row.joules,
+        energy_method=row.energy_method or "",
     )

@@ -87,6 +87,7 @@ jobs = Table(
     Column("reason", Text, nullable=False),
     Column("seconds", Double),
     Column("joules", Double),
+    Column("energy_method", String(200)),
     CheckConstraint(
         "status IN ('queued', 'running', 'done', 'failed', 'cancelled', 'dead')", name="status"
     ),
@@ -167,6 +168,7 @@ images = Table(
     Column("favourite", Boolean, nullable=False),
     Column("seconds", Double),
     Column("joules", Double),
+    Column("energy_method", String(200)),
     Column("deleted", Double),
 )
 Index("ix_images_owner", images.c.owner, images.c.id)

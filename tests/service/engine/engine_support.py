@@ -142,12 +142,16 @@ class MemoryQueue:
         return self._report(job_id, attempt, lambda row: self._set(row, kind, data))
 
     def finish(self, job_id: str, attempt: int, pictures: Sequence[StoredImage], *,
-               seconds: float | None = None,
+               seconds: float | None = None, joules: float | None = None,
+               energy_method: str = "",
                result: Mapping[str, Any] | None = None) -> bool:  # fmt: skip
         def change(row: Row) -> None:
             row.images.append(pictures)
             data = {"seconds": seconds, "result": result}
-            self._set(row, EventKind.DONE, data, status=Status.DONE, result=result)
+            self._set(
+                row, EventKind.DONE, data, status=Status.DONE, seconds=seconds, joules=joules,
+                energy_method=energy_method, result=result,
+            )  # fmt: skip
 
         return self._report(job_id, attempt, change)
 
@@ -215,13 +219,15 @@ class MemoryPictures:
 
     def stage(self, job: Job, *, seed: int, png: bytes, width: int, height: int,
               record: Mapping[str, Any], seconds: float | None = None,
+              joules: float | None = None, energy_method: str = "",
               words: str = "") -> StoredImage:  # fmt: skip
         sha256 = hashlib.sha256(png).hexdigest()
         self.files[sha256] = png
         self._number += 1
         return StoredImage(
             f"img_{self._number:026d}", job.id, job.owner, job.request.model, job.request.label,
-            seed, width, height, sha256, 0.0, record, seconds=seconds, words=words,
+            seed, width, height, sha256, 0.0, record, seconds=seconds,
+            joules=joules, energy_method=energy_method, words=words,
         )  # fmt: skip
 
     def read_file(self, sha256: str) -> bytes:

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from izograf.engine.batching import batch_record, compose
 from izograf.engine.messages import WorkerSettings, WorkerState
 from izograf.engine.picture import fake_picture, verify_fake
-from izograf.engine.protocol import EnginePicture
+from izograf.engine.protocol import Cost, EnginePicture
 from izograf.engine.serving import Progress, Rendered, Verified, serve
 from izograf.schema.request import GenerationRequest
 
@@ -54,13 +54,13 @@ class LightRenderer:
             record = batch_record(request, rows)
             rendered.append(
                 (tuple(EnginePicture(p.seed, p.png, SIZE, SIZE, {**p.record, **record})
-                       for p in pictures), 0.0)
+                       for p in pictures), Cost())
             )  # fmt: skip
         return rendered
 
     def verify(self, request: GenerationRequest, png: bytes, progress: Progress) -> Verified:
         progress(1, 1, lambda _: b"")
-        return verify_fake(png, model=request.model, size=SIZE), 0.0
+        return verify_fake(png, model=request.model, size=SIZE), Cost()
 
     def release_memory(self) -> None:
         pass

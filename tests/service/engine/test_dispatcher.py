@@ -6,7 +6,7 @@ import pytest
 from engine_support import Clock, MemoryPictures, MemoryQueue, make_job
 
 from izograf.engine.dispatcher import Dispatcher, DispatcherSettings
-from izograf.engine.fake import FakeEngine, Fault, FaultPlan, no_faults
+from izograf.engine.fake import ENERGY_METHOD, WATTS, FakeEngine, Fault, FaultPlan, no_faults
 from izograf.engine.protocol import Failed
 from izograf.schema.job import MAX_ATTEMPTS, EventKind, Job, Status
 
@@ -78,6 +78,10 @@ def test_a_job_is_computed_and_its_pictures_are_stored() -> None:
     assert all(image.sha256 in service.pictures.files for image in images)
     assert all("горы" in image.words for image in images), "found in Russian too"
     assert all(image.seconds == pytest.approx(1 / 3) for image in images)
+    assert all(image.joules == pytest.approx(WATTS / 3) for image in images)
+    done = service.queue.get(job.id)
+    assert (done.seconds, done.joules) == (pytest.approx(1), pytest.approx(WATTS))
+    assert {done.energy_method, *(i.energy_method for i in images)} == {ENERGY_METHOD}
     assert service.queue.status(job.id) is Status.DONE
 
 

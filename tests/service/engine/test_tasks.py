@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from izograf.engine.batching import compatible, next_order
 from izograf.engine.dispatcher import Dispatcher
-from izograf.engine.fake import FakeEngine
+from izograf.engine.fake import ENERGY_METHOD, WATTS, FakeEngine
 from izograf.engine.local import LocalEngine, LocalSettings
 from izograf.engine.messages import Task
 from izograf.engine.picture import draw, fake_picture, png, read_record, verify_fake
@@ -221,6 +221,8 @@ def test_verify_through_the_real_store_and_engine_without_models(tmp_path: Path)
     done = store.jobs.get(asked.id)
     assert (done.status, done.result["verdict"]) == (Status.DONE, "bit-exact")
     assert done.seconds is not None
+    assert done.joules == pytest.approx(WATTS * done.seconds)
+    assert done.energy_method == ENERGY_METHOD
     assert store.jobs.events_after(done.id)[-1].data["result"] == done.result
     store.close()
 

@@ -70,7 +70,7 @@ def test_pictures_and_files_are_those_of_the_command_line(
     tiny_models: Models, tmp_path: Path
 ) -> None:
     asked = request(tiny_models[0], seed=3, num_images=3)
-    made, seconds = renderer(batch_size=2).render(asked, quiet)
+    made, cost = renderer(batch_size=2).render(asked, quiet)
     cache = ModelCache(0, device="cpu", precision="fp32").get(tiny_models[0])
     resolved = resolve_request(cache.generator.card, asked)
     expected = render(cache.generator, resolved, cache.environment, batch_size=2)
@@ -79,7 +79,35 @@ def test_pictures_and_files_are_those_of_the_command_line(
         assert ours.png == (tmp_path / "picture.png").read_bytes()
         assert (ours.seed, ours.record) == (theirs.seed, theirs.record)
         assert (ours.width, ours.height) == (16, 16)
-    assert seconds > 0
+    assert cost.seconds > 0
+
+
+def test_a_job_tells_its_joules_and_how_they_came_about(tiny_models: Models) -> None:
+    subject = renderer()
+    made, cost = subject.render(request(tiny_models[0]), quiet)
+    _, checked = subject.verify(request(tiny_models[0]), made[0].png, quiet)
+    for told in (cost, checked):
+        assert told.joules is not None
+        assert told.joules > 0
+        assert told.energy_method.startswith(("measured", "estimated"))
+
+
+def test_the_energy_of_a_shared_batch_is_split_by_pictures(tiny_models: Models) -> None:
+    asked = [request(tiny_models[0], num_images=3), request(tiny_models[0], seed=90, label="sea")]
+    three, one = (cost for _, cost in renderer().render_together(asked, quiet))
+    assert three.joules is not None
+    assert one.joules is not None
+    assert three.joules == pytest.approx(3 * one.joules)
+    assert one.joules > 0
+    assert (three.seconds, three.energy_method) == (one.seconds, one.energy_method)
+
+
+def test_what_cannot_be_verified_costs_nothing(tiny_models: Models) -> None:
+    subject = renderer()
+    made, _ = subject.render(request(tiny_models[0]), quiet)
+    result, cost = subject.verify(request("no-such-model"), made[0].png, quiet)
+    assert result["verdict"] == "cannot"
+    assert (cost.seconds, cost.joules) == (0, None)
 
 
 def test_p7_a_picture_from_the_engine_verifies(tiny_models: Models, tmp_path: Path) -> None:

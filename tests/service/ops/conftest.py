@@ -52,14 +52,16 @@ def url(kind: str, request: pytest.FixtureRequest) -> str | None:
 
 
 @pytest.fixture
-def make_service(tmp_path: Path) -> Iterator[MakeService]:
+def make_service(folder: Path, prepare: Callable[[Path], Path]) -> Iterator[MakeService]:
     """Builds running services in this process, each in a folder of its own."""
     with ExitStack() as stack:
         made: list[Service] = []
 
         def make(*, engine: Engine | None = None, **settings: Any) -> Service:
-            folder = tmp_path / f"data-{len(made)}"
-            chosen = {"data_dir": folder, "grace_seconds": 1} | NO_LIMITS | settings
+            data_dir = folder / f"data-{len(made)}"
+            if settings.get("database_url") is None:
+                prepare(data_dir)
+            chosen = {"data_dir": data_dir, "grace_seconds": 1} | NO_LIMITS | settings
             quick = engine or FakeEngine(step_seconds=0.001, preview_seconds=0.005, size=16)
             service = stack.enter_context(running_service(ServiceSettings(**chosen), engine=quick))
             made.append(service)

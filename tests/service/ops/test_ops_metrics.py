@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from ops_support import MakeService, order, wait_for
 from prometheus_client.parser import text_string_to_metric_families
 
-from izograf.engine.fake import FakeEngine, Fault
+from izograf.engine.fake import WATTS, FakeEngine, Fault
 from izograf.schema.errors import StoreUnavailable
 from izograf.schema.job import Status
 from izograf.service.context import Service
@@ -50,6 +50,8 @@ def test_what_happened_is_counted(make_service: MakeService, connect: Connect) -
     assert found["izograf_queue_length", ()] == 0
     assert found["izograf_queue_wait_seconds_count", ()] == 2, "not once more for a second attempt"
     assert found["izograf_generation_seconds_count", (model,)] == 2
+    estimated = found["izograf_energy_joules_total", (("method", "estimated"), model)]
+    assert estimated == pytest.approx(WATTS * found["izograf_generation_seconds_sum", (model,)])
     assert found["izograf_worker_deaths_total", ()] == 1
     assert found["izograf_worker_alive", (("device", "none"), ("worker", "fake-0"))] == 1
     assert found["izograf_sse_listeners", ()] == 0

@@ -20,11 +20,11 @@ BATCH = 20
 
 
 @pytest.fixture
-def two_models(tmp_path: Path) -> tuple[str, str]:
+def two_models(folder: Path) -> tuple[str, str]:
     """Names of two models whose cards are there, which is all the fake engine needs."""
     for name in ("first", "second"):
-        (tmp_path / "models" / name).mkdir(parents=True)
-        shutil.copy(ZOO / "scenes" / "card.json", tmp_path / "models" / name)
+        (folder / "models" / name).mkdir(parents=True)
+        shutil.copy(ZOO / "scenes" / "card.json", folder / "models" / name)
     return "first", "second"
 
 
@@ -40,11 +40,11 @@ def switch(service: Process, models: tuple[str, str], count: int, **given: objec
 
 
 def test_p14_memory_of_the_web_process_is_flat_over_500_model_switches(
-    tmp_path: Path, two_models: tuple[str, str]
+    folder: Path, two_models: tuple[str, str]
 ) -> None:
-    models = {"IZOGRAF_MODELS": str(tmp_path / "models")}
+    models = {"IZOGRAF_MODELS": str(folder / "models")}
     memory: list[float] = []
-    with Process(tmp_path, environment=models) as service:
+    with Process(folder, environment=models) as service:
         switch(service, two_models, 5 * BATCH)  # what is made once: caches, threads, connections
         for _ in range(500 // BATCH):
             switch(service, two_models, BATCH)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,28 +32,11 @@ def postgres() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with every table and no row."""
-    path = tmp_path_factory.mktemp("template") / "template.sqlite3"
-    upgrade(sqlite_url(path))
-    return path
-
-
-@pytest.fixture(scope="session")
 def postgres_url(postgres: Server) -> str:
     """A PostgreSQL database with every table, which tests share one after the other."""
     url = postgres.create("izograf")
     upgrade(url)
     return url
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder in memory where there is one: a sync is then a call, not a wait."""
-    memory = Path("/dev/shm")
-    place = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="izograf-store-", dir=place) as path:
-        yield Path(path)
 
 
 @pytest.fixture(params=KINDS)

@@ -23,6 +23,7 @@ from izograf.store.open import Store, default_url, open_store
 
 FOLDER = Path(__file__).parent / "fixtures"
 ORDER = GenerationRequest("scenes", {"type": "class", "class": "mountain"}, 2, 7, {"steps": 18})
+METHOD = "estimated: by hand"
 TOKEN = sha256(b"token").hexdigest()
 
 
@@ -37,11 +38,14 @@ def populate(store: Store) -> None:
     pictures = [
         store.images.stage(
             done, seed=seed, png=b"%d" % seed, width=64, height=64, seconds=0.5,
+            joules=1.0, energy_method=METHOD,
             record={"request": ORDER.to_json(), "seed": seed},
         )
         for seed in ORDER.seeds
     ]  # fmt: skip
-    store.jobs.finish(done.id, 1, pictures, seconds=1.0, joules=2.0, result={"pictures": 2})
+    store.jobs.finish(
+        done.id, 1, pictures, seconds=1.0, joules=2.0, energy_method=METHOD, result={"pictures": 2}
+    )
     store.images.set_favourite(pictures[0].id, True)
     summer = store.collections.create("ann", "лето")
     store.collections.add("ann", summer.id, [pictures[0].id])
@@ -59,8 +63,9 @@ def populate(store: Store) -> None:
     store.models.register(card, "/models/scenes")
 
 
-def check(store: Store) -> None:
-    """That everything `populate` put in is there and works on."""
+def check(store: Store, revision: str = "") -> None:
+    """That everything `populate` put in is there and works on; a `revision` had less to keep."""
+    method = "" if revision == "revision_0001" else METHOD
     counts = store.jobs.count_by_status()
     assert {k: v for k, v in counts.items() if v} == {
         Status.QUEUED: 2, Status.RUNNING: 1, Status.DONE: 1,
@@ -82,6 +87,7 @@ def check(store: Store) -> None:
 
     (done,) = store.jobs.list_jobs(status=Status.DONE).items
     assert (done.result, done.seconds, done.joules) == ({"pictures": 2}, 1.0, 2.0)
+    assert done.energy_method == images[0].energy_method == method
     (running,) = store.jobs.list_jobs(status=Status.RUNNING).items
     assert (running.task, running.inputs) == ("verify", {"picture": images[1].sha256})
     events = store.jobs.events_after(running.id)

@@ -18,6 +18,8 @@ from izograf.store.open import Store
 from izograf.store.orders import QueueLimits
 from izograf.store.tables import jobs as jobs_table
 
+ESTIMATED = "estimated: by hand"
+
 Request = Callable[..., GenerationRequest]
 
 
@@ -344,10 +346,28 @@ def test_inputs_and_result_are_kept_with_the_job(store: Store, request_for: Requ
     running, attempt = claimed(store)
     assert running.inputs == inputs
     found = {"verdict": "close", "psnr": 51.5, "remarks": ["с тех пор"]}
-    assert store.jobs.finish(job.id, attempt, [], seconds=0.5, joules=3.0, result=found)
+    assert store.jobs.finish(
+        job.id, attempt, [], seconds=0.5, joules=3.0, energy_method=ESTIMATED, result=found
+    )
     done = store.jobs.get(job.id)
+    assert done.energy_method == ESTIMATED
     assert (done.inputs, done.result, done.seconds, done.joules) == (inputs, found, 0.5, 3.0)
-    assert store.jobs.events_after(job.id)[-1].data["result"] == found
+    told = store.jobs.events_after(job.id)[-1].data
+    assert told["result"] == found
+    assert (told["joules"], told["energy_method"]) == (3.0, ESTIMATED)
+
+
+def test_joules_are_summed_by_how_they_came_about(store: Store, request_for: Request) -> None:
+    assert store.jobs.joules_by_method() == {}
+    told = [(1.0, ESTIMATED), (2.5, "estimated: otherwise"), (4.0, "measured: RAPL"),
+            (None, "unknown: no power reading of mps"), (None, "")]  # fmt: skip
+    for joules, method in told:
+        job = store.jobs.submit("ann", "generate", request_for())
+        _, attempt = claimed(store)
+        assert store.jobs.finish(job.id, attempt, [], joules=joules, energy_method=method)
+        assert store.jobs.get(job.id).energy_method == method
+    store.jobs.submit("ann", "generate", request_for())
+    assert store.jobs.joules_by_method() == {"estimated": 3.5, "measured": 4.0}
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_p12_an_upgrade_keeps_queue_and_gallery(
     assert upgrade(empty_url) == newest_revision()
     assert differences(empty_url) == []
     store = open_store(folder, empty_url)
-    check(store)
+    check(store, revision)
     store.close()
 
 

@@ -13,6 +13,7 @@ from api_support import assert_problem, key_of, made
 from fastapi.testclient import TestClient
 from web_support import MakeService, wait_until_ended
 
+from izograf.engine.fake import ENERGY_METHOD, WATTS
 from izograf.schema.job import StoredImage
 from izograf.service.api.archive import file_stem, zipped
 from izograf.service.api.images import disposition, matches
@@ -41,6 +42,11 @@ def test_a_picture_tells_how_it_was_made(client: TestClient) -> None:
     assert image["record"]["request"]["seed"] == 7
     assert image["record"]["seed"] == 8
     assert image["seconds"] > 0
+    assert image["joules"] == pytest.approx(WATTS * image["seconds"])
+    assert image["energy_method"] == ENERGY_METHOD
+    job = client.get(f"/api/v1/jobs/{image['job_id']}").json()
+    assert job["joules"] == pytest.approx(image["joules"] * job["num_images"])
+    assert job["energy_method"] == ENERGY_METHOD
 
 
 def test_a_picture_s_file_is_what_its_hash_says(client: TestClient) -> None:

@@ -12,10 +12,11 @@ from fastapi.testclient import TestClient
 from pages_support import browser, job_in, make_pictures, pictures_on
 from web_support import MakeService, wait_until_ended
 
-from izograf.engine.fake import FakeEngine
+from izograf.engine.fake import ENERGY_METHOD, FakeEngine
 from izograf.schema.library import SAMPLES, ZOO, read_card
 from izograf.service.catalogue import Catalogue
 from izograf.service.context import Service
+from izograf.service.pages.i18n import Format
 from izograf.service.pages.models import sample_sheet, scores, sheet_size
 from izograf.service.pages.picture import first_neighbour
 
@@ -44,11 +45,15 @@ def test_a_picture_says_how_it_was_made(page: TestClient, service: Service) -> N
     html = page.get(f"/images/{image.id}").text
     record = image.record
     expected = [
-        ">Mountain<", "seed 7", "/models/scenes", "not measured", record["model_sha256"],
+        ">Mountain<", "seed 7", "/models/scenes", ENERGY_METHOD, record["model_sha256"],
         record["pixels_sha256"], image.sha256, image.id, "dpm-solver++",
     ]  # fmt: skip
     assert [text for text in expected if text not in html] == []
-    assert "Горы" in page.get(f"/images/{image.id}?lang=ru").text
+    assert image.joules is not None
+    assert f"{Format('en').energy(image.joules)} (estimated)" in html
+    russian = page.get(f"/images/{image.id}?lang=ru").text
+    assert f"{Format('ru').energy(image.joules)} (оценка)" in russian
+    assert "Горы" in russian
 
 
 def test_again_fills_the_form_in_with_the_same_settings(page: TestClient, service: Service) -> None:

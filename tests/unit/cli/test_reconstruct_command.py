@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from izograf.core.backends import BACKENDS, EAGER, OPENVINO
+
 FP32 = ("--device", "cpu", "--precision", "fp32")
 GAP = 8  # of a contact sheet
 
@@ -95,6 +97,23 @@ def test_a_strip_may_change_the_class_on_its_way(made, sea, forest) -> None:
     assert np.abs(strip[GAP:-GAP, -GAP - 16 : -GAP] - last).max() <= 1
 
 
+@pytest.mark.parametrize("verb", ["reconstruct", "interpolate"])
+def test_the_backend_asked_for_computes(made, sea, forest, monkeypatch, verb) -> None:
+    pictures = (sea,) if verb == "reconstruct" else (sea, forest)
+    plain, _ = made(verb, *pictures)
+    placed = []
+
+    def note(_, network, placement, **names):
+        placed.append(placement.backend)
+        return BACKENDS[EAGER].place(network, placement, **names)
+
+    monkeypatch.setattr(type(BACKENDS[OPENVINO]), "missing", lambda _: "")
+    monkeypatch.setattr(type(BACKENDS[OPENVINO]), "place", note)
+    pixels, _ = made(verb, *pictures, "--backend", "openvino")
+    assert set(placed) == {OPENVINO}
+    assert (pixels == plain).all()
+
+
 def test_pictures_of_any_size_and_kind_are_taken(made, here) -> None:
     Image.new("L", (70, 31), 200).save(here / "wide.jpg")
     pixels, _ = made("reconstruct", "wide.jpg")
@@ -125,12 +144,14 @@ reconstruct {sea} -m {vae} -o out.png --to-class sea
 reconstruct {sea} -m {vae} -o out.png --class sea --to-class desert
 reconstruct {sea} -m {vae} -o text.txt/out.png
 reconstruct {sea} -m {vae} -o out.png --device quantum
+reconstruct {sea} -m {vae} -o out.png --backend quantum
 interpolate {sea} -m {vae} -o out.png
 interpolate {sea} nowhere.png -m {vae} -o out.png
 interpolate {sea} {sea} -m {vae} -o out.png --steps 1
 interpolate {sea} {sea} -m {vae} -o out.png --steps 65
 interpolate {sea} {sea} -m {vae} -o out.png --to-class sea
 interpolate {sea} {sea} -m {gan} -o out.png
+interpolate {sea} {sea} -m {vae} -o out.png --backend quantum
 """.strip().splitlines()
 
 

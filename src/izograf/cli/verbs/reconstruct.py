@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from izograf.cli.app import app
-from izograf.cli.arguments import Device, Json, Precision
+from izograf.cli.arguments import Backend, Device, Json, Precision
 from izograf.schema.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def reconstruct(
     compare: Annotated[bool, typer.Option("--compare", help="The original beside it.")] = False,
     device: Device = "auto",
     precision: Precision = "auto",
+    backend: Backend = "auto",
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -61,7 +62,7 @@ def reconstruct(
     from izograf.generators.sheet import contact_sheet, to_pil
     from izograf.metrics.paired import psnr
 
-    coder = _load(model, device, precision)
+    coder = _load(model, device, precision, backend)
     codes = coder.encode(to_float(pixels), of_class(source))
     made = to_uint8(coder.decode(codes, of_class(source if target is None else target)))
     decibels = float(psnr(pixels, made)[0])
@@ -90,6 +91,7 @@ def interpolate(
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    backend: Backend = "auto",
     overwrite: Overwrite = False,
 ) -> None:
     """Draw a strip from one picture to another, even steps between their codes."""
@@ -107,7 +109,7 @@ def interpolate(
     from izograf.generators.codes import between, from_class_to_class, of_class, save_derived
     from izograf.generators.sheet import contact_sheet
 
-    coder = _load(model, device, precision)
+    coder = _load(model, device, precision, backend)
     ends = [
         coder.encode(to_float(pixels), of_class(index))[0]
         for pixels, index in zip(pictures, (start, end), strict=True)
@@ -154,13 +156,13 @@ def _read_picture(path: Path, image_size: int) -> Tensor:
     return torch.from_numpy(pixels)[None]
 
 
-def _load(model: str, device: str, precision: str) -> Autoencoder:
+def _load(model: str, device: str, precision: str, backend: str) -> Autoencoder:
     from izograf.checkpoints.load import load_generator
     from izograf.core.devices import configure_threads
     from izograf.generators.codes import as_autoencoder
 
     configure_threads()
-    generator, _ = load_generator(model, device=device, precision=precision)
+    generator, _ = load_generator(model, device=device, precision=precision, backend=backend)
     return as_autoencoder(generator, generator.card)
 
 

@@ -41,7 +41,7 @@ def overview(request: Request, service: Running, identity: Admin) -> Response:  
     return render(
         request, "admin.html", limits=limits, storage=storage_use(settings.data_dir),
         counts={str(k): v for k, v in service.store.jobs.count_by_status().items()},
-        settings=settings,
+        joules=service.store.jobs.joules_by_method(), settings=settings,
     )  # fmt: skip
 
 

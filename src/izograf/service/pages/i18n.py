@@ -42,9 +42,11 @@ MONTHS = {
     ),
 }
 UNITS = {
-    "en": {"s": "s", "min": "min", "h": "h", "B": "B", "kB": "kB", "MB": "MB", "GB": "GB"},
-    "ru": {"s": "с", "min": "мин", "h": "ч", "B": "Б", "kB": "кБ", "MB": "МБ", "GB": "ГБ"},
-}
+    "en": {"s": "s", "min": "min", "h": "h", "B": "B", "kB": "kB", "MB": "MB", "GB": "GB",
+           "J": "J", "kJ": "kJ", "MJ": "MJ"},
+    "ru": {"s": "с", "min": "мин", "h": "ч", "B": "Б", "kB": "кБ", "MB": "МБ", "GB": "ГБ",
+           "J": "Дж", "kJ": "кДж", "MJ": "МДж"},
+}  # fmt: skip
 
 Text = str | Mapping[str, str]
 """One text, or its plural forms by category."""
@@ -164,6 +166,13 @@ class Format:
                 return self._with_unit(self.number(num_bytes, digits), unit)
             num_bytes /= 1000
         return self._with_unit(self.number(num_bytes, 1), "GB")
+
+    def energy(self, joules: float) -> str:
+        """`0.42 J`, `4.2 J`, `312 J`, `1.3 kJ`, `24 MJ`."""
+        unit = next((u for u, most in (("J", 999.5), ("kJ", 999.5e3)) if joules < most), "MJ")
+        value = joules / {"J": 1, "kJ": 1e3, "MJ": 1e6}[unit]
+        digits = 2 if value < 0.995 else 1 if value < 9.95 else 0
+        return self._with_unit(self.number(value, digits), unit)
 
     def moment(self, seconds: float) -> str:
         """`21 Nov 2026, 08:41 UTC`; scripts turn it into the reader's own time."""
