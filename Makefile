@@ -26,7 +26,7 @@ sheet: setup
 	$(BIN)/izograf sheet --model scenes --output out/scenes.png
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
+from izograf.core.devices import free_threads
 from izograf.core.rng import generator
 from izograf.core.types import NoiseSource
 from izograf.diffusion.gaussian_mixture import GaussianMixture
@@ -18,7 +20,23 @@ from izograf.diffusion.gaussian_mixture import GaussianMixture
 settings.register_profile("izograf", deadline=None, derandomize=True)
 settings.load_profile("izograf")
 
+# of several test processes (pytest-xdist) each computes on its share of the cores, as do the
+# programs that it starts: more threads than cores are far slower than fewer
+if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    share = max(1, free_threads() // processes)
+    os.environ["OMP_NUM_THREADS"] = str(share)
+    torch.set_num_threads(share)
+
 Noise = Callable[..., NoiseSource]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's cache, or finds the user's models."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IZOGRAF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("IZOGRAF_MODELS", raising=False)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ from izograf.service.settings import ServiceSettings
 
 
 @pytest.fixture
-def make_service(tmp_path: Path) -> Iterator[MakeService]:
+def make_service(folder: Path, prepare: Callable[[Path], Path]) -> Iterator[MakeService]:
     """Builds running services with any settings; `engine=` replaces the quick fake one."""
     with ExitStack() as stack:
 
         def make(*, engine: FakeEngine | None = None, **settings: Any) -> Service:
             chosen = ServiceSettings(
-                **({"data_dir": tmp_path / "data", "grace_seconds": 1} | settings)
+                **({"data_dir": prepare(folder / "data"), "grace_seconds": 1} | settings)
             )
             quick = engine or FakeEngine(step_seconds=0.001, preview_seconds=0.005)
             return stack.enter_context(running_service(chosen, engine=quick))
