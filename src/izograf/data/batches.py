@@ -41,7 +41,7 @@ class BatchStream:
         self._orders: dict[int, Tensor] = {}
 
     def __call__(self, step: int) -> Batch:
-        index = self._indices(step)
+        index = self.indices(step)
         stored = self._images[index.to(self._images.device)].to(self._device)
         image = stored.float() if stored.is_floating_point() else to_float(stored)
         if self._augment is not None:
@@ -51,7 +51,8 @@ class BatchStream:
         ids = self._class_ids[index.to(self._class_ids.device)].to(self._device)
         return Batch(image, Condition(class_ids=ids))
 
-    def _indices(self, step: int) -> Tensor:
+    def indices(self, step: int) -> Tensor:
+        """Which pictures the batch of that step has, int64 [B]."""
         count = len(self._images)
         position, parts, missing = step * self._batch_size, [], self._batch_size
         while missing:

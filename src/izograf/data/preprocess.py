@@ -102,10 +102,32 @@ def prepare(content: bytes | Pixels, image_size: int, resize: str = "lanczos") -
         InvalidInput: unknown `resize`.
     """
     resample = FILTERS[check_filter(resize)]
-    try:
+    with _unreadable():
         image = _open(content) if isinstance(content, bytes) else _wrap(content)
         extent = _shortcut(image, 4 * image_size)
         return _square(image, extent, image_size, resample)
+
+
+def prepare_whole(content: bytes) -> Pixels:
+    """The whole picture as uint8 [3,H,W], upright, at its own size; see the table above.
+
+    Raises:
+        Unreadable: the message is the reason.
+    """
+    with _unreadable():
+        image = _open(content)
+        orientation = _orientation(image)
+        upright = _to_rgb(image)
+        if orientation in _ORIENTATIONS:
+            upright = upright.transpose(_ORIENTATIONS[orientation])
+        return np.ascontiguousarray(np.asarray(upright).transpose(2, 0, 1))
+
+
+@contextmanager
+def _unreadable() -> Iterator[None]:
+    """Inside the block whatever a decoder raises becomes `Unreadable` with a reason."""
+    try:
+        yield
     except Unreadable:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
