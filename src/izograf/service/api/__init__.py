@@ -12,6 +12,7 @@ from izograf.service.api import (
     models,
     status,
     streams,
+    styles,
     verification,
 )
 
@@ -23,6 +24,7 @@ ROUTERS = (
     images.router,
     collections.router,
     models.router,
+    styles.router,
     status.router,
     imports.router,
     verification.router,

@@ -18,7 +18,7 @@ from starlette.types import Scope
 STATIC = Path(__file__).resolve().parent.parent / "static"
 MODULES = (
     "generate", "gallery", "picture", "compare", "models", "collections", "variations", "queue",
-    "account", "admin", "imports", "help",
+    "account", "admin", "imports", "help", "styles",
 )  # fmt: skip
 
 

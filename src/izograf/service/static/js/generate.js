@@ -10,9 +10,23 @@ const jobs = document.querySelector("[data-jobs]");
 const results = document.querySelector("[data-results]");
 const BIG = Number.MAX_SAFE_INTEGER;
 
+/** What is to be drawn: words, a class, or whatever the model likes. */
+function conditionOf(fields) {
+  const label = fields.get("class");
+  if (!form.querySelector("[data-prompt-box]")) {
+    return label && label !== "*" ? { type: "class", class: label } : { type: "none" };
+  }
+  const attributes = [...fields].filter(([name, value]) => name.startsWith("attribute.") && value)
+    .map(([name, value]) => `${name.slice(10)}=${value}`);
+  const style = fields.get("style");
+  return {
+    type: "text", prompt: fields.get("prompt").trim(), negative_prompt: fields.get("negative").trim(),
+    attributes, ...(style ? { style } : {}),
+  };
+}
+
 /** The order as JSON text; a seed may be larger than a script's numbers. */
 function orderOf(fields) {
-  const label = fields.get("class");
   const options = {};
   for (const [name, value] of fields) {
     if (!name.startsWith("option.") || value === "") continue;
@@ -23,8 +37,7 @@ function orderOf(fields) {
   }
   const order = {
     task: "generate", model: fields.get("model"), num_images: Number(fields.get("number")),
-    condition: label && label !== "*" ? { type: "class", class: label } : { type: "none" },
-    options,
+    condition: conditionOf(fields), options,
   };
   const seed = fields.get("seed");
   return JSON.stringify(order).replace(/\}$/, seed === "" ? "}" : `,"seed":${BigInt(seed)}}`);
@@ -126,6 +139,14 @@ function reset() {
   tellChanges();
 }
 
+/** A condition as the form's fields hold it. */
+function asked(condition) {
+  if (condition.type !== "text") return [["class", condition.class ?? "*"]];
+  const negative = condition.style ? "" : condition.negative_prompt;
+  return [["prompt", condition.asked ?? condition.prompt], ["negative", negative], ["style", condition.style]]
+    .filter(([, value]) => value);
+}
+
 /** The same page with another form: a link that fills it. */
 function fillWith(entries) {
   location.assign(`/?${new URLSearchParams(entries)}`);
@@ -139,7 +160,7 @@ async function openPicture(file) {
     });
     const { request } = found;
     const entries = [
-      ["model", request.model], ["class", request.condition.class ?? "*"],
+      ["model", request.model], ...asked(request.condition),
       ["number", request.num_images ?? 1], ["keep", "1"],
       ...(request.seed === undefined ? [] : [["seed", request.seed]]),
       ...Object.entries(request.options ?? {}).map(([name, value]) => [`option.${name}`, value]),
