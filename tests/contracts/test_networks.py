@@ -44,6 +44,11 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
         "image_size": 16, "num_classes": NUM_CLASSES, "width": 8, "depth": 1,
     },
     "classifier": {"image_size": 16, "num_classes": NUM_CLASSES, "width": 16, "depth": 1},
+    "clip": {
+        "image_size": 16, "num_words": 9, "max_words": 5, "width": 32, "depth": 1, "head_dim": 16,
+        "image_width": 16, "image_depth": 1, "embed_dim": 8,
+    },
+    "upscaler": {"width": 8, "depth": 1},
     "kl-autoencoder": {"image_size": 16, "width": 8, "patch_size": 2, "latent_channels": 3},
     "vae": {
         "image_size": 16, "num_classes": NUM_CLASSES, "latent_dim": 8, "width": 8, "class_dim": 4,
@@ -68,6 +73,11 @@ IMPOSSIBLE: Mapping[str, tuple[Any, ...]] = {
     "mlp_ratio": (0,),
     "text_tokens": (-1, 3),
     "text_dim": (-1, 3),
+    "num_words": (0,),
+    "max_words": (0,),
+    "embed_dim": (1,),
+    "image_width": (0, 8),
+    "image_depth": (0,),
     "image_channels": (-1,),
     "dropout": (1.0, -0.1, float("nan")),
 }
@@ -132,6 +142,11 @@ ARGUMENTS: Mapping[str, Arguments] = {
         image(c, rng),
         torch.randn(BATCH, *c.latent_shape, generator=rng),
     ),
+    "contrastive": lambda c, rng: (
+        image(c, rng),
+        torch.randint(0, c.num_words + 2, (BATCH, c.max_words), generator=rng),
+    ),
+    "upscaler": lambda c, rng: (torch.rand(BATCH, 3, 9, 12, generator=rng) * 2 - 1,),  # noqa: ARG005
 }
 
 SHAPES: Mapping[str, Callable[[Any], tuple[int, ...]]] = {
@@ -146,6 +161,8 @@ SHAPES: Mapping[str, Callable[[Any], tuple[int, ...]]] = {
     "classifier": lambda c: (BATCH, c.num_classes),
     "autoencoder": lambda c: (BATCH, c.channels, c.image_size, c.image_size),
     "codec": lambda c: (BATCH, 3, c.image_size, c.image_size),
+    "contrastive": lambda c: (BATCH,),  # noqa: ARG005
+    "upscaler": lambda c: (BATCH, 3, 18, 24),  # noqa: ARG005
 }
 
 
@@ -178,12 +195,15 @@ def test_output_depends_on_every_argument(name: str) -> None:
             if isinstance(argument, Condition):
                 assert argument.class_ids is not None
                 changed[position] = Condition(class_ids=(argument.class_ids + 2) % 3 - 1)
-            else:
+            elif argument.is_floating_point():
                 changed[position] = argument + 0.25
+            else:
+                changed[position] = argument.flip(1)
             assert not torch.allclose(network(*changed), output, atol=1e-6), f"argument {position}"
 
 
-CONDITIONED = [name for name in NETWORKS if NETWORKS[name].kind not in ("classifier", "codec")]
+CLASSLESS = ("classifier", "codec", "contrastive", "upscaler")  # kinds that are given no class
+CONDITIONED = [name for name in NETWORKS if NETWORKS[name].kind not in CLASSLESS]
 
 
 @pytest.mark.parametrize("name", CONDITIONED)
@@ -293,8 +313,11 @@ def test_config_is_frozen_and_names_its_fields_as_others_do(name: str) -> None:
     config_type = NETWORKS[name].config
     assert config_type.__dataclass_params__.frozen
     fields = {field.name for field in dataclasses.fields(config_type)}
-    blind = NETWORKS[name].kind == "codec"
-    assert {"image_size", "width"} | (set() if blind else {"num_classes"}) <= fields
+    kind = NETWORKS[name].kind
+    blind, any_size = kind in ("codec", "contrastive", "upscaler"), kind == "upscaler"
+    assert {"width"} <= fields
+    assert any_size or "image_size" in fields
+    assert blind or "num_classes" in fields
 
 
 def cases(table: Mapping[str, tuple[Any, ...]]) -> list[tuple[str, str, Any]]:

@@ -30,6 +30,7 @@ DETERMINISTIC: list[Method] = [
     ("dpm-solver", {"solver_order": 1}, 1),
     ("dpm-solver", {"solver_order": 2}, 2),
     ("plms", {"warm_up": "runge-kutta"}, 2),
+    ("plms", {"combines": "velocity"}, 1),
     ("unipc", {"solver_order": 1}, 2),
     ("unipc", {"b_h": "bh1"}, 3),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,13 @@ TINY = {
     "latent-diffusion": ("width=16", "depth=1", "head_dim=16"),
     "cvae": ("width=8", "latent_dim=8", "class_dim=8"),
     "classifier": ("width=16", "depth=1"),
+    "upscaler": ("width=8", "depth=1", "crop=8"),
+    "clip": (
+        "width=32", "depth=1", "head_dim=16", "image_width=16", "image_depth=1", "embed_dim=16",
+    ),
+    "text-to-image": ("width=16", "depth=1", "head_dim=16"),
 }  # fmt: skip
+NEEDS = {"text-to-image": ("--text-encoder", "clip")}  # an option, and a recipe trained before
 IMAGES = 64
 
 
@@ -43,15 +49,6 @@ class Outcome:
 Izograf = Callable[..., Outcome]
 Refused = Callable[..., str]
 Train = Callable[..., Outcome]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or writes the user's cache, or finds the user's models."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IZOGRAF_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.delenv("IZOGRAF_MODELS", raising=False)
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -137,8 +134,10 @@ def trained(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         if recipe not in folders:
             folder = tmp_path_factory.mktemp("runs") / recipe
             intervals = ("--log-every", 16, "--checkpoint-every", 16, "--sample-every", 32)
+            option, other = NEEDS.get(recipe, ("", ""))
+            needed = (option, call(other), "--sample-every", IMAGES) if other else ()
             outcome = train(
-                recipe, folder, "--images", IMAGES, *intervals, "--evaluate-every", 32,
+                recipe, folder, "--images", IMAGES, *intervals, "--evaluate-every", 32, *needed,
                 "--licence", "CC0-1.0", "--learning-rate", 0.01,
             )  # fmt: skip
             assert outcome.code == 0, outcome.err

@@ -77,7 +77,7 @@ class FlatGenerator:
         return {"x": z, **_present(replace(condition, class_ids=ids))}
 
     def compute(self, named: Named) -> Tensor:
-        condition = Condition(**{f.name: named.get(f.name) for f in fields(Condition)})
+        condition = Condition(**{k: named.get(k) for k in Condition().tensors()}, negative=None)
         return self._network(named["x"], condition)  # type: ignore[no-any-return]
 
 
@@ -108,7 +108,7 @@ class OfTensors(nn.Module):
 
 def _present(record: Cond | Condition) -> Named:
     values = {f.name: getattr(record, f.name) for f in fields(record)}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def _level(index: int) -> str:

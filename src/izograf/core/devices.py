@@ -25,8 +25,9 @@ from torch.nn import functional as F
 from izograf.core.backends import EAGER, describe_backend
 from izograf.schema.errors import InvalidInput
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+HALF: Precision = "fp16"  # on accelerators only: a CPU has no arithmetic of it
 PROBE_MARGIN = 1.15  # bf16 must win by this factor, so that noise cannot flip the choice
 
 
@@ -40,7 +41,7 @@ class Placement:
 
     @property
     def dtype(self) -> torch.dtype:
-        return DTYPES[self.precision]
+        return torch.float16 if self.precision == HALF else DTYPES[self.precision]
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -69,14 +70,21 @@ def choose_device(wanted: str = "auto") -> str:
 
 
 def choose_placement(
-    device: str = "auto", precision: str = "auto", *, width: int = 128
+    device: str = "auto", precision: str = "auto", *, width: int = 128, half_on_mps: bool = False
 ) -> Placement:
     """The device and the faster precision for a network whose widest hot layers have `width`.
+
+    fp16 has to be asked for, and not of a CPU; or MPS chooses it where `half_on_mps` says that
+    the network bears its short range.
 
     Raises:
         InvalidInput: unknown device or precision.
     """
     chosen = choose_device(device)
+    if precision == "auto" and half_on_mps and chosen == "mps":
+        precision = HALF
+    if precision == HALF and chosen != "cpu":
+        return Placement(chosen, HALF)
     if precision not in ("auto", *DTYPES):
         raise InvalidInput(f"precision must be auto, {' or '.join(DTYPES)}, got {precision!r}.")
     if precision == "auto":

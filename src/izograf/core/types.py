@@ -26,12 +26,14 @@ class Condition:
 
     Attributes:
         class_ids: int64 [B]; -1 marks an image whose class is dropped.
-        text: float [B,L,D], encoded prompt tokens.
+        text: float [B,L,D], encoded prompt tokens, rows of zeros where there is none; while a text
+            encoder itself is trained, its input: word ids, int64 [B,L].
         attributes: float [B,A].
         image: float32 [B,3,h,w] in [-1,1], the picture to start from or to restore.
         mask: float32 [B,1,h,w] in [0,1], 1 where the picture is to be kept.
         towards_ids: int64 [B], a second class per image, given together with `class_ids`.
         share: float32 [B] in [0,1], how far each image lies on the way to `towards_ids`.
+        negative: for the same B images, what guidance moves away from; None for `to_null()`.
     """
 
     class_ids: Tensor | None = None
@@ -41,11 +43,17 @@ class Condition:
     mask: Tensor | None = None
     towards_ids: Tensor | None = None
     share: Tensor | None = None
+    negative: Condition | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Condition:
         """The condition with `function` applied to every tensor present."""
-        present = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Condition(**{k: None if v is None else function(v) for k, v in present.items()})
+        mapped = {name: None if v is None else function(v) for name, v in self.tensors().items()}
+        negative = None if self.negative is None else self.negative.map(function)
+        return Condition(**mapped, negative=negative)
+
+    def tensors(self) -> dict[str, Tensor | None]:
+        """Its own tensors by name; not those of `negative`, which no network sees."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "negative"}
 
     def to(self, device: torch.device | str) -> Condition:
         return self.map(lambda tensor: tensor.to(device))
@@ -62,16 +70,15 @@ class Condition:
             self,
             class_ids=_dropped(self.class_ids),
             towards_ids=_dropped(self.towards_ids),
-            text=None,
+            text=None if self.text is None else torch.zeros_like(self.text),
             attributes=None,
+            negative=None,
         )
 
     def same_kinds(self, other: Condition) -> bool:
         """Whether both carry the same kinds of tensors, and can share a batch."""
-        return all(
-            (getattr(self, f.name) is None) == (getattr(other, f.name) is None)
-            for f in fields(self)
-        )
+        theirs = other.tensors()
+        return all((v is None) == (theirs[name] is None) for name, v in self.tensors().items())
 
     def repeat_with(self, other: Condition) -> Condition:
         """Both conditions along the batch axis, for one evaluation instead of two.
@@ -79,12 +86,12 @@ class Condition:
         Both must carry the same kinds of tensors.
         """
         joined: dict[str, Tensor | None] = {}
-        for f in fields(self):
-            first, second = getattr(self, f.name), getattr(other, f.name)
+        for name, first in self.tensors().items():
+            second = getattr(other, name)
             if (first is None) != (second is None):
-                raise ValueError(f"only one of the two conditions has {f.name}")
-            joined[f.name] = None if first is None else torch.cat([first, second])
-        return Condition(**joined)
+                raise ValueError(f"only one of the two conditions has {name}")
+            joined[name] = None if first is None else torch.cat([first, second])
+        return Condition(**joined, negative=None)
 
 
 def _dropped(class_ids: Tensor | None) -> Tensor | None:
@@ -156,6 +163,17 @@ class Generator(Protocol):
         on_step: OnStep = ignore,
     ) -> Tensor:
         """Float32 [B,3,H,W] in [-1,1] on the CPU, B == len(seeds)."""
+        ...
+
+
+@runtime_checkable
+class TextConditioned(Protocol):
+    """A trained model that reads prompts."""
+
+    card: ModelCard
+
+    def text_condition(self, prompts: Sequence[str]) -> Condition:
+        """The condition of one prompt for each picture; an empty prompt says nothing."""
         ...
 
 

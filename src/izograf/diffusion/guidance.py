@@ -31,15 +31,16 @@ def classifier_free(
         sigma_low: no guidance at levels up to this.
         sigma_high: no guidance at levels above this.
         rescale: from 0 to 1, see `rescaled`.
-        negative: for the same B pictures, what to move away from. Its class, text and attributes
-            take the place of the null ones; whatever it leaves out stays null.
+        negative: for the same B pictures, what to move away from, instead of what the condition
+            itself says. Its class, text and attributes take the place of the null ones; whatever
+            it leaves out stays null.
     """
 
     def guide(denoise: Denoise) -> Denoise:
         def guided(x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
             if not _within(sigma, sigma_low, sigma_high):
                 return denoise(x, sigma, condition)
-            against = _against(condition, negative)
+            against = _against(condition, negative or condition.negative)
             if _share_a_batch(condition, against):
                 both = condition.repeat_with(against)
                 stacked = denoise(torch.cat([x, x]), torch.cat([sigma, sigma]), both)

@@ -7,6 +7,8 @@ Adams and Bashforth for dx/dsigma = e(x, sigma), with the weights of *equal* ste
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from izograf.core.types import Condition, Denoise, NoiseSource, OnStep
@@ -38,6 +40,10 @@ def _evaluations(num_steps: int, **options: OptionValue) -> int:
             "warm_up", "choice", "heun", choices=("heun", "runge-kutta"),
             help="the first steps: one more evaluation, or nine more and a higher order",
         ),
+        OptionSpec(
+            "combines", "choice", "noise", choices=("noise", "velocity"),
+            help="answers of what are remembered; diffusers: what the network predicts",
+        ),
     ),
     evaluations=_evaluations,
 )  # fmt: skip
@@ -50,6 +56,7 @@ def plms(
     on_step: OnStep,
     *,
     warm_up: str = "heun",
+    combines: str = "noise",
 ) -> Tensor:
     """PLMS in Stable Diffusion's form: N + 1 evaluations for N steps.
 
@@ -63,28 +70,43 @@ def plms(
     levels uniform in sigma, it is that of the start: 3 after Heun's step and the one with two
     slopes, 4 after Runge-Kutta. Levels that differ much in length from one step to the next, as a
     last one to sigma 0 may, pay with an error of the difference.
+
+    `combines="velocity"` remembers v = (e - sigma x0) / sqrt(1 + sigma^2) of each step (Salimans &
+    Ho 2022) and reads a combination of them as a slope where the step starts. The order is 1 then,
+    for v of one state is no slope at another; it is how diffusers runs Stable Diffusion 2.
     """
     del noise
-    slopes: list[Tensor] = []
+    velocity = combines == "velocity"
+
+    def answer(at: Tensor, sigma: float, x0: Tensor) -> Tensor:
+        noise = (at - x0) / sigma
+        return (noise - sigma * x0) / math.sqrt(1 + sigma**2) if velocity else noise
+
+    def slope(answered: Tensor, at: Tensor, sigma: float) -> Tensor:
+        if not velocity:
+            return answered
+        return answered / math.sqrt(1 + sigma**2) + at * (sigma / (1 + sigma**2))
+
+    def asked(at: Tensor, sigma: float) -> Tensor:
+        return answer(at, sigma, denoise(at, level(sigma, at), condition))
+
+    answers: list[Tensor] = []
     for i, (sigma, following) in enumerate(number_pairs(sigmas)):
         step = following - sigma
         x0 = denoise(x, level(sigma, x), condition)
-        slopes = [(x - x0) / sigma, *slopes[:3]]
+        answers = [answer(x, sigma, x0), *answers[:3]]
+        slopes = [slope(answered, x, sigma) for answered in answers]
         if following > 0 and warm_up == "heun" and i == 0:
-            ahead = _slope(denoise, x + step * slopes[0], following, condition)
+            ahead = slope(asked(x + step * slopes[0], following), x, sigma)
             x = x + step / 2 * (slopes[0] + ahead)
         elif following > 0 and warm_up == "runge-kutta" and i < _WARM_UP_STEPS:
             middle = (sigma + following) / 2
-            second = _slope(denoise, x + step / 2 * slopes[0], middle, condition)
-            third = _slope(denoise, x + step / 2 * second, middle, condition)
-            fourth = _slope(denoise, x + step * third, following, condition)
+            second = slope(asked(x + step / 2 * slopes[0], middle), x, sigma)
+            third = slope(asked(x + step / 2 * second, middle), x, sigma)
+            fourth = slope(asked(x + step * third, following), x, sigma)
             x = x + step / 6 * (slopes[0] + 2 * second + 2 * third + fourth)
         else:
-            for weight, slope in zip(_WEIGHTS[len(slopes) - 1], slopes, strict=True):
-                x = x + (step * weight) * slope
+            for weight, given in zip(_WEIGHTS[len(slopes) - 1], slopes, strict=True):
+                x = x + (step * weight) * given
         on_step(i + 1, len(sigmas) - 1, x0)
     return x
-
-
-def _slope(denoise: Denoise, x: Tensor, sigma: float, condition: Condition) -> Tensor:
-    return (x - denoise(x, level(sigma, x), condition)) / sigma

@@ -21,12 +21,13 @@ from izograf.core.backends import EAGER
 from izograf.core.pixels import to_uint8
 from izograf.core.rng import Blend, Seed
 from izograf.core.storage import write_atomically
-from izograf.core.types import DROPPED, Condition, Generator, OnStep, ignore
+from izograf.core.types import DROPPED, Condition, Generator, OnStep, TextConditioned, ignore
 from izograf.generators.sheet import contact_sheet, to_pil
+from izograf.generators.upscaler import UpscalerModel, load_upscaler
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import InvalidInput, NotFound
 from izograf.schema.options import OptionValue
-from izograf.schema.record import COMPOSITION, POSITION, RECORD_KEY, parse_record
+from izograf.schema.record import COMPOSITION, POSITION, RECORD_KEY, UPSCALED, parse_record
 from izograf.schema.request import GenerationRequest
 from izograf.schema.resolve import resolve_request
 from izograf.schema.xmp import XMP_KEY, provenance_packet
@@ -79,13 +80,16 @@ def _render_batch(
     generator: Generator, request: GenerationRequest, batch: range, on_step: OnStep
 ) -> Tensor:
     """The pictures at the positions `batch` of a resolved request, uint8, in one tensor."""
-    condition = condition_for(generator.card, request, batch)
+    condition = condition_for(generator, request, batch)
     seeds = noise_seeds(request, batch)
     return to_uint8(generator.sample(condition, seeds, options=request.options, on_step=on_step))
 
 
-def condition_for(card: ModelCard, request: GenerationRequest, batch: range) -> Condition:
+def condition_for(generator: Generator, request: GenerationRequest, batch: range) -> Condition:
     """The condition of the pictures at the positions `batch` of a resolved request."""
+    if request.condition.get("type") == "text":
+        return _text_condition(generator, request.condition, len(batch))
+    card = generator.card
     condition = class_condition(card, [request.condition.get("class")] * len(batch))
     name = request.towards.get("class")
     if name is None:
@@ -93,6 +97,16 @@ def condition_for(card: ModelCard, request: GenerationRequest, batch: range) -> 
     shares = torch.tensor([request.share(position) for position in batch], dtype=torch.float32)
     towards = class_condition(card, [str(name)] * len(batch))
     return replace(condition, towards_ids=towards.class_ids, share=shares)
+
+
+def _text_condition(generator: Generator, asked: Mapping[str, str], count: int) -> Condition:
+    if not isinstance(generator, TextConditioned):
+        raise InvalidInput(f"{generator.card.name} does not read prompts.")
+    condition = generator.text_condition([asked["prompt"]] * count)
+    negative = asked.get("negative_prompt")
+    if negative is None:
+        return condition
+    return replace(condition, negative=generator.text_condition([negative] * count))
 
 
 def class_condition(card: ModelCard, names: Sequence[str | None]) -> Condition:
@@ -150,6 +164,22 @@ def recorded(
         "pixels_sha256": pixels_sha256(pixels),
     }
     return Picture(seed, pixels, record)
+
+
+def upscaled(picture: Picture, upscaler: UpscalerModel, name: str, factor: int) -> Picture:
+    """The picture enlarged by the upscaler called `name`; its record says so.
+
+    Raises:
+        InvalidInput: as `UpscalerModel.enlarge`.
+    """
+    pixels = upscaler.enlarge_pixels(picture.pixels, factor)
+    by = {"sha256": upscaler.card.fingerprint, "precision": upscaler.placement.precision}
+    record = {
+        **picture.record,
+        UPSCALED: {"model": name, **by, "factor": factor},
+        "pixels_sha256": pixels_sha256(pixels),
+    }
+    return Picture(picture.seed, pixels, record)
 
 
 def pixels_sha256(pixels: Tensor) -> str:
@@ -266,6 +296,9 @@ def verify(
     """Makes the picture again, in a batch like its first one, and compares the pixels.
 
     `record` is one that `read_png` gave.
+
+    Raises:
+        InvalidInput: it was enlarged by an upscaler that is not here.
     """
     remarks = []
     if pixels_sha256(pixels) != record["pixels_sha256"]:
@@ -274,13 +307,27 @@ def verify(
     for key, before in (before_choice | dict(record["environment"])).items():
         if environment.get(key) != before:
             remarks.append(f"{key} was {before}, now {environment.get(key)}")
+    upscaler = _upscaler_of(record, environment)
     candidates = _made_again(generator, record, on_step)
+    if upscaler is not None:
+        factor = record[UPSCALED]["factor"]
+        candidates = [upscaler.enlarge_pixels(picture, factor) for picture in candidates]
     if candidates[0].shape != pixels.shape:
         return Verification("different", 0.0, (*remarks, "the size differs"))
     error = min((ours.double() - pixels.double()).square().mean().item() for ours in candidates)
     psnr = math.inf if error == 0 else 10 * math.log10(255**2 / error)
     verdict = "bit-exact" if error == 0 else "close" if psnr >= CLOSE_PSNR else "different"
     return Verification(verdict, psnr, tuple(remarks))
+
+
+def _upscaler_of(record: Mapping[str, Any], environment: Mapping[str, str]) -> UpscalerModel | None:
+    """What enlarged the picture, on the device of its generator; None where nothing did."""
+    if UPSCALED not in record:
+        return None
+    told, device = record[UPSCALED], environment.get("device", "auto")
+    upscaler = load_upscaler(told["model"], device=device, precision=told["precision"])
+    require_same_weights(upscaler.card, told["model"], {"model_sha256": told["sha256"]})
+    return upscaler
 
 
 def _made_again(

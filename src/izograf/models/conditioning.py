@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from izograf.core.types import Cond, Condition
 
@@ -69,6 +70,33 @@ class ConditionEncoder(ClassEncoder):
             tokens=condition.text,
             spatial=torch.cat(present, dim=1) if present else None,
         )
+
+
+class TextTokens(nn.Module):
+    """Prompt tokens [B,L,text_dim] -> [B,text_tokens,D], linear, plus its position.
+
+    No prompt is a prompt of zeros, so that its tokens are learned: the null of classifier-free
+    guidance. A shorter prompt is filled up with zeros.
+    """
+
+    def __init__(self, text_tokens: int, text_dim: int, width: int) -> None:
+        super().__init__()
+        self.shape = (text_tokens, text_dim)
+        self.project = nn.Linear(text_dim, width)
+        self.positions = nn.Parameter(0.02 * torch.randn(text_tokens, width))
+
+    def forward(self, text: Tensor | None, batch_size: int) -> Tensor:
+        length, dim = self.shape
+        if text is None:
+            text = self.positions.new_zeros(batch_size, length, dim)
+        if text.shape[1] > length or text.shape[2] != dim:
+            raise ValueError(
+                f"a prompt of this network has at most {length} tokens of {dim} numbers, "
+                f"got {text.shape[1]} of {text.shape[2]}"
+            )
+        text = F.pad(text, (0, 0, 0, length - text.shape[1]))
+        tokens: Tensor = self.project(text.to(self.project.weight.dtype))
+        return tokens + self.positions.to(tokens.dtype)
 
 
 class Conditioned(nn.Module):

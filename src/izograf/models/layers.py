@@ -149,3 +149,32 @@ class SelfAttention(nn.Module):
         q, k, v = qkv.transpose(-1, -2).unbind(1)
         mixed = attend(self.query_norm(q), self.key_norm(k), v)
         return x + self.out(mixed.transpose(-1, -2).reshape(b, c, h, w))  # type: ignore[no-any-return]
+
+
+class CrossAttention(nn.Module):
+    """The pixels of [B,C,H,W] attend to tokens [B,L,D]; residual, pre-normalised.
+
+    Queries and keys are normalised per head, as in `SelfAttention`; it starts as the identity.
+    """
+
+    def __init__(self, channels: int, token_dim: int, head_dim: int) -> None:
+        super().__init__()
+        if channels % head_dim:
+            raise ValueError(f"head_dim {head_dim} must divide the {channels} channels")
+        self.num_heads = channels // head_dim
+        self.norm = nn.GroupNorm(num_groups(channels), channels)
+        self.query = nn.Conv2d(channels, channels, 1)
+        self.token_norm = nn.LayerNorm(token_dim)
+        self.key_value = nn.Linear(token_dim, 2 * channels)
+        self.query_norm = HeadNorm(head_dim)
+        self.key_norm = HeadNorm(head_dim)
+        self.out = zeroed(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        query = self.query(self.norm(x)).reshape(b, self.num_heads, c // self.num_heads, h * w)
+        tokens = self.token_norm(tokens.to(self.key_value.weight.dtype))
+        pair = self.key_value(tokens).unflatten(-1, (2, self.num_heads, -1))
+        k, v = pair.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = attend(self.query_norm(query.transpose(-1, -2)), self.key_norm(k), v)
+        return x + self.out(mixed.transpose(-1, -2).reshape(b, c, h, w))  # type: ignore[no-any-return]

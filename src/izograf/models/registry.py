@@ -10,7 +10,16 @@ from torch import nn
 
 from izograf.core.registry import Registry
 
-Kind = Literal["denoiser", "generator", "discriminator", "classifier", "autoencoder", "codec"]
+Kind = Literal[
+    "denoiser",
+    "generator",
+    "discriminator",
+    "classifier",
+    "autoencoder",
+    "codec",
+    "contrastive",
+    "upscaler",
+]
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,9 @@ class NetworkType:
             "classifier" (image) -> logits [B,config.num_classes];
             "autoencoder" (image, noise [B,*config.latent_shape], Condition) -> image, by way of
             mean + deviation * noise where the encoder gives a posterior;
-            "codec" (image, noise [B,*config.latent_shape]) -> image, the same without classes.
+            "codec" (image, noise [B,*config.latent_shape]) -> image, the same without classes;
+            "contrastive" (image, word ids int64 [B,L]) -> agreement of each with its own [B];
+            "upscaler" (image [B,3,H,W], any size) -> image [B,3,2H,2W].
     """
 
     config: type[Any]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from izograf.core.types import Cond
+from izograf.models.conditioning import TextTokens
 from izograf.models.layers import Activation, HeadNorm, activation, attend
 
 
@@ -143,36 +144,11 @@ def to_picture(patches: Tensor, grid: int, patch_size: int) -> Tensor:
     return F.pixel_shuffle(maps, patch_size)
 
 
-class TextTokens(nn.Module):
-    """Prompt tokens [B,L,text_dim] -> [B,L,D], a linear map plus the position in the prompt.
-
-    No prompt is a prompt of zeros, so that its tokens are learned: the null of classifier-free
-    guidance. A shorter prompt is filled up with zeros.
-    """
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.shape = (config.text_tokens, config.text_dim)
-        self.project = nn.Linear(config.text_dim, config.width)
-        self.positions = nn.Parameter(0.02 * torch.randn(config.text_tokens, config.width))
-
-    def forward(self, text: Tensor | None, batch_size: int) -> Tensor:
-        length, dim = self.shape
-        if text is None:
-            text = self.positions.new_zeros(batch_size, length, dim)
-        if text.shape[1] > length or text.shape[2] != dim:
-            raise ValueError(
-                f"a prompt of this network has at most {length} tokens of {dim} numbers, "
-                f"got {text.shape[1]} of {text.shape[2]}"
-            )
-        text = F.pad(text, (0, 0, 0, length - text.shape[1]))
-        tokens: Tensor = self.project(text.to(self.project.weight.dtype))
-        return tokens + self.positions.to(tokens.dtype)
-
-
 def text_tokens(config: TransformerConfig) -> TextTokens | None:
     """The prompt's part of a network, where it has one."""
-    return TextTokens(config) if config.text_tokens else None
+    if not config.text_tokens:
+        return None
+    return TextTokens(config.text_tokens, config.text_dim, config.width)
 
 
 class TokenAttention(nn.Module):

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from izograf.core.types import Cond
-from izograf.models.conditioning import ClassEncoder, Conditioned
+from izograf.models.conditioning import Conditioned, ConditionEncoder, TextTokens
 from izograf.models.layers import (
     Activation,
+    CrossAttention,
     NoiseLevelEmbedding,
     SelfAttention,
     activation,
@@ -43,6 +44,8 @@ class UNetConfig:
         head_dim: channels per attention head.
         dropout: between the two convolutions of a block.
         learned_variance: twice the channels of output, the second half for the variance of a step.
+        text_tokens, text_dim: number and width of a prompt's tokens, to which every stage with
+            self-attention then attends; 0 for a network without text.
     """
 
     image_size: int = 64
@@ -57,6 +60,8 @@ class UNetConfig:
     dropout: float = 0.0
     learned_variance: bool = False
     activation: Activation = "silu"
+    text_tokens: int = 0
+    text_dim: int = 0
 
     def __post_init__(self) -> None:
         if not self.multipliers:
@@ -73,6 +78,10 @@ class UNetConfig:
             raise ValueError("num_classes must not be negative, and channels must be positive")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be from 0 to below 1, got {self.dropout:g}")
+        if min(self.text_tokens, self.text_dim) < 0:
+            raise ValueError("text_tokens and text_dim must not be negative")
+        if (self.text_tokens == 0) != (self.text_dim == 0):
+            raise ValueError("text_tokens and text_dim must both be 0 or both be positive")
         resolutions = [
             self.image_size // self.patch_size // 2**level for level in range(len(self.multipliers))
         ]
@@ -110,7 +119,7 @@ class ResNetBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """A ResNet block and, where asked, self-attention."""
+    """A ResNet block and, where asked, self-attention and then attention to the prompt."""
 
     def __init__(
         self, config: UNetConfig, c_in: int, c_out: int, dim: int, *, attend: bool
@@ -118,15 +127,20 @@ class Stage(nn.Module):
         super().__init__()
         self.block = ResNetBlock(config, c_in, c_out, dim)
         self.attention = SelfAttention(c_out, config.head_dim) if attend else nn.Identity()
+        reads = attend and config.text_tokens > 0
+        self.reading = CrossAttention(c_out, dim, config.head_dim) if reads else None
 
-    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
-        return self.attention(self.block(x, vector))  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, vector: Tensor, prompt: Tensor | None) -> Tensor:
+        x = self.attention(self.block(x, vector))
+        return x if self.reading is None else self.reading(x, prompt)
 
 
 class UNet(nn.Module):
     """(x [B,C,S,S], c_noise [B], Cond) -> F [B,C,S,S]; zero at initialisation.
 
-    With learned variance [B,2C,S,S].
+    With learned variance [B,2C,S,S]. A prompt joins twice: its first token, which stands for the
+    sentence, in the vector that scales and shifts, and all of them where pixels attend (Rombach et
+    al. 2022, section 3.3).
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -140,6 +154,9 @@ class UNet(nn.Module):
         patch_channels = config.channels * config.patch_size**2
 
         self.noise_level = NoiseLevelEmbedding(dim)
+        has_text = config.text_tokens > 0
+        self.text = TextTokens(config.text_tokens, config.text_dim, dim) if has_text else None
+        self.sentence = nn.Linear(config.text_dim, dim, bias=False) if has_text else None
         self.act = activation(config.activation)
         self.stem = nn.Conv2d(patch_channels, widths[0], 3, padding=1)
         self.down, self.downsample = nn.ModuleList(), nn.ModuleList()
@@ -183,22 +200,27 @@ class UNet(nn.Module):
         vector = self.noise_level(c_noise)
         if cond.vector is not None:
             vector = vector + cond.vector
+        prompt = None
+        if self.text is not None and self.sentence is not None:
+            prompt = self.text(cond.tokens, len(x))
+            if cond.tokens is not None:  # whose first stands for the whole sentence
+                vector = vector + self.sentence(cond.tokens[:, 0].to(vector.dtype))
         vector = self.act(vector)
 
         x = self.stem(F.pixel_unshuffle(x, self.patch_size))
         skips = [x]
         for level, stages in enumerate(self.down):
             for stage in cast(nn.ModuleList, stages):
-                x = stage(x, vector)
+                x = stage(x, vector, prompt)
                 skips.append(x)
             if level < len(self.downsample):
                 x = self.downsample[level](x)
                 skips.append(x)
         for stage in self.middle:
-            x = stage(x, vector)
+            x = stage(x, vector, prompt)
         for level, stages in enumerate(self.up):
             for stage in cast(nn.ModuleList, stages):
-                x = stage(torch.cat([x, skips.pop()], dim=1), vector)
+                x = stage(torch.cat([x, skips.pop()], dim=1), vector, prompt)
             if level < len(self.upsample):
                 x = self.upsample[level](F.interpolate(x, scale_factor=2.0, mode="nearest"))
         return F.pixel_shuffle(self.out(self.act(self.norm(x))), self.patch_size)
@@ -206,7 +228,7 @@ class UNet(nn.Module):
 
 def build_unet(config: UNetConfig) -> Conditioned:
     """The U-Net with its class encoder, as a diffusion model trains and samples it."""
-    return Conditioned(ClassEncoder(config.num_classes, 4 * config.width), UNet(config))
+    return Conditioned(ConditionEncoder(config.num_classes, 4 * config.width), UNet(config))
 
 
 NETWORKS.register("unet")(NetworkType(UNetConfig, build_unet, "denoiser"))

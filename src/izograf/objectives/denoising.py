@@ -60,7 +60,7 @@ class DenoisingObjective:
         return self._error(denoiser, batch.image, batch.condition, rng)[0]
 
     def _loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
-        condition = drop_classes(batch.condition, self._class_dropout, rng)
+        condition = drop_condition(batch.condition, self._class_dropout, rng)
         return self._error(self._denoiser, batch.image, condition, rng)
 
     def _error(
@@ -85,10 +85,15 @@ class DenoisingObjective:
         }
 
 
-def drop_classes(condition: Condition, probability: float, rng: torch.Generator) -> Condition:
-    """The condition with each image's class replaced by "no class" with that probability."""
-    if condition.class_ids is None:
+def drop_condition(condition: Condition, probability: float, rng: torch.Generator) -> Condition:
+    """The condition with each image's class and prompt taken away with that probability."""
+    count = next((len(v) for v in (condition.class_ids, condition.text) if v is not None), 0)
+    if count == 0:
         return condition
-    draws = torch.rand(len(condition.class_ids), generator=rng, device=rng.device)
-    ids = torch.where(draws < probability, DROPPED, condition.class_ids)
-    return replace(condition, class_ids=ids)
+    dropped = torch.rand(count, generator=rng, device=rng.device) < probability
+    ids, text = condition.class_ids, condition.text
+    return replace(
+        condition,
+        class_ids=None if ids is None else torch.where(dropped, DROPPED, ids),
+        text=None if text is None else text.masked_fill(dropped[:, None, None], 0.0),
+    )

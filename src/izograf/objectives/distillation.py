@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from izograf.core.types import Batch, Condition, Denoise, Guidance, Phase
 from izograf.diffusion.denoiser import Denoiser
-from izograf.objectives.denoising import drop_classes
+from izograf.objectives.denoising import drop_condition
 from izograf.objectives.teacher import Step, euler_step, heun_step, per_image, two_steps_in_one
 
 HUBER = 0.00054  # times the square root of the numbers in a picture (Song & Dhariwal 2024, eq. 8)
@@ -62,7 +62,7 @@ class _Distillation:
 
     def _loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         self._teacher.eval()  # the loop has put all modules into training mode
-        condition = drop_classes(batch.condition, self._class_dropout, rng)
+        condition = drop_condition(batch.condition, self._class_dropout, rng)
         return self._mean_error(self._student, batch.image, condition, rng), {}
 
     def _mean_error(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from izograf.core.types import Batch, Condition, Phase
-from izograf.objectives.denoising import drop_classes
+from izograf.objectives.denoising import drop_condition
 
 ACTIVE_VARIANCE = 1e-2
 
@@ -138,7 +138,7 @@ class ElboObjective:
 
     def _loss(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
         network = cast(LatentNetwork, self._network)
-        condition = drop_classes(batch.condition, self._class_dropout, rng)
+        condition = drop_condition(batch.condition, self._class_dropout, rng)
         mean, log_variance = network.encode(batch.image, condition)
         output = network.decode(sampled(mean, log_variance, rng), condition)
         nats = self._likelihood(output, batch.image).mean()

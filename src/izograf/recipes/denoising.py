@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from izograf.checkpoints.files import GUIDE, save_weights
 from izograf.core.config import config_to_json
+from izograf.core.types import Generator
 from izograf.data.batches import horizontal_flip
 from izograf.diffusion.denoiser import Denoiser
 from izograf.diffusion.precondition import PRECONDITIONERS, Preconditioner
@@ -22,6 +26,7 @@ from izograf.objectives.noise import NOISE_LAWS, WEIGHTINGS, NoiseLaw, UniformTa
 from izograf.objectives.variational import VarianceBound
 from izograf.recipes import parts
 from izograf.recipes.latents import Latents, either_latent, with_autoencoder
+from izograf.recipes.prompts import Prompts
 from izograf.recipes.registry import Hyperparameters, RunRequest
 from izograf.schema.errors import InvalidInput
 from izograf.training.run import Averaged, Job
@@ -29,7 +34,7 @@ from izograf.training.run import Averaged, Job
 SIGMA_MIN, SIGMA_MAX = 0.02, 80.0
 DEVIATION = 0.5  # of pictures in [-1,1], about
 LOUDEST = 160.0  # beyond, the rounding of an epsilon network's answer is louder than the picture
-TAKES = ("noise_law", "weighting", "init_from")
+TAKES = ("noise_law", "weighting", "init_from", "early_snapshot")
 
 DEFAULTS = Hyperparameters(
     images=1_000_000,
@@ -56,6 +61,7 @@ def denoising_job(
     defaults: Hyperparameters = DEFAULTS,
     summary: str,
     latents: Latents | None = None,
+    prompts: Prompts | None = None,
 ) -> Job:
     """A denoiser trained under a noise law; class dropout makes classifier-free guidance work.
 
@@ -65,9 +71,10 @@ def denoising_job(
             size it cannot have.
         summary: what the card's one line calls the model.
         latents: encodes the pictures of `request`, so that latents are denoised; None for pixels.
+        prompts: reads captions of the pictures, which take the place of classes.
     """
     chosen = request.hyperparameters.over(defaults)
-    shape = parts.network_config(_default(config, request, latents), chosen.settings)
+    shape = parts.network_config(_default(config, request, latents, prompts), chosen.settings)
     placement = chosen.placement(width=shape.width)
     precondition = preconditioner(chosen.objective or "", DEVIATION if latents is None else 1.0)
     noise_law = NOISE_LAWS[chosen.noise_law or ""]
@@ -75,7 +82,8 @@ def denoising_job(
     built = parts.build_seeded(lambda: NETWORKS[network].build(shape), chosen.seed, placement)
     sampling = sampling_facts(chosen, precondition, noise_law)
     sampling |= {} if latents is None else {"autoencoder": described_codec(latents.codec)}
-    parents = parts.start_from(chosen.init_from, built, network, shape, sampling)
+    new = () if prompts is None else ("num_classes", "text_tokens", "text_dim")
+    parents = parts.start_from(chosen.init_from, built, network, shape, sampling, new=new)
     denoiser = Denoiser(built, precondition)
     objective = DenoisingObjective(
         denoiser,
@@ -85,6 +93,12 @@ def denoising_job(
         variance=_variance_bound(shape, noise_law),
         class_dropout=chosen.class_dropout or 0.0,
     )
+    options = partial(
+        diffusion_options,
+        conditional=bool(request.train.classes) or prompts is not None,
+        classes=[label.name for label in request.train.classes if prompts is None],
+        table=isinstance(noise_law, UniformTable),
+    )
     card = parts.model_card(
         request,
         recipe=name,
@@ -92,43 +106,55 @@ def denoising_job(
         chosen=chosen,
         family="diffusion",
         network={"name": network, "config": config_to_json(shape)},
-        options=diffusion_options(
-            conditional=bool(request.train.classes),
-            classes=[label.name for label in request.train.classes],
-        ),
+        options=options(),
         sampling=sampling,
         parents=parents,
         summary=f"{summary}, {request.image_size} px",
     )
+    if prompts is not None:
+        card = prompts.on_card(card)
     if latents is not None:  # which takes minutes, so everything has been checked before
         card = latents.on_card(card)
         request = latents.request(request, mirrored=bool(chosen.flip))
     codec = None if latents is None else latents.codec
 
-    def generator_of(averaged: Averaged) -> DiffusionGenerator:
-        return DiffusionGenerator(card, _denoiser(averaged), placement, codec)
+    def generator_of(averaged: Averaged) -> Generator:
+        made = DiffusionGenerator(card, _denoiser(averaged), placement, codec)
+        return made if prompts is None else prompts.generator(made)
 
     def weights_of(averaged: Averaged) -> nn.Module:
         network = _denoiser(averaged).network
-        return network if codec is None else with_autoencoder(network, codec.network)
+        if codec is not None:
+            network = with_autoencoder(network, codec.network)
+        return network if prompts is None else prompts.weights(network)
 
+    def export(averaged: Averaged, folder: Path, facts: Mapping[str, Any]) -> None:
+        given, told = card, dict(facts)
+        early = told.pop("early_snapshot", 0)
+        if early:
+            sampling = {**card.sampling, "guide": {"images_seen": early}}
+            given = replace(card, options=options(guide=True), sampling=sampling)
+        beside = (GUIDE,) if early else ()
+        parts.exporter(given, weights_of, placement, beside=beside)(averaged, folder, told)
+
+    mirror = horizontal_flip if latents is None else either_latent
+    pictures = parts.training_batches(request, chosen, placement, mirror=mirror)
     return Job(
         objective=objective,
-        batches=parts.training_batches(
-            request,
-            chosen,
-            placement,
-            mirror=horizontal_flip if latents is None else either_latent,
-        ),
+        batches=pictures if prompts is None else prompts.batches(pictures, chosen.seed),
         training=chosen.training(),
         run=chosen.run(monitor="validation_loss"),
         placement=placement,
         evaluate=parts.held_out_evaluation(
-            request, chosen, placement, objective.held_out_loss, "denoiser"
+            request, chosen, placement, objective.held_out_loss, "denoiser",
+            captioned=prompts.held_out(request.held_out, chosen.seed) if prompts else None,
         ),
-        preview=parts.preview_sheet(card, generator_of, placement),
-        export=parts.exporter(card, weights_of, placement),
-    )
+        preview=parts.preview_sheet(
+            card, generator_of, placement, prompts=prompts.examples() if prompts else ()
+        ),
+        export=export,
+        keep_early=_keep_guide,
+    )  # fmt: skip
 
 
 def sampling_facts(
@@ -166,14 +192,29 @@ def preconditioner(name: str, deviation: float) -> Preconditioner:
     return built
 
 
+def _keep_guide(averaged: Averaged, folder: Path) -> None:
+    tensors = _denoiser(averaged).network.state_dict()
+    save_weights(folder, GUIDE, tensors, dtype=parts.DTYPE_ON_DISK)
+
+
 def _default(
-    config: Callable[[int, int], Any], request: RunRequest, latents: Latents | None
+    config: Callable[[int, int], Any],
+    request: RunRequest,
+    latents: Latents | None,
+    prompts: Prompts | None,
 ) -> Callable[[], Any]:
-    num_classes = len(request.train.classes)
-    if latents is None:
-        return lambda: config(request.image_size, num_classes)
-    channels, side, _ = latents.codec.shape
-    return lambda: replace(config(side, num_classes), channels=channels)
+    """The network's default config for what it sees of the pictures, and for what they show."""
+
+    def default() -> Any:
+        num_classes = len(request.train.classes)
+        if latents is None:
+            shape = config(request.image_size, num_classes)
+        else:
+            channels, side, _ = latents.codec.shape
+            shape = replace(config(side, num_classes), channels=channels)
+        return shape if prompts is None else prompts.adapted(shape)
+
+    return default
 
 
 def _denoiser(averaged: Averaged) -> Denoiser:

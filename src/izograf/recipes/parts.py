@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from izograf.core.config import apply_settings, config_from_json, config_to_json
 from izograf.core.devices import Placement, free_threads, processor_name
 from izograf.core.pixels import to_uint8
 from izograf.core.rng import generator, seeded_layers
-from izograf.core.types import Batch, Condition, Generator
+from izograf.core.types import Batch, Condition, Generator, TextConditioned
 from izograf.data.batches import Augmentation, BatchStream, horizontal_flip
 from izograf.data.storage import available_memory
 from izograf.generators.autoencoder import split_weights
@@ -109,8 +109,13 @@ def start_from(
     network_name: str,
     config: Any,
     sampling: Mapping[str, Any] | None = None,
+    *,
+    new: Collection[str] = (),
 ) -> tuple[str, ...]:
     """Loads the served, averaged weights of the model called `name` (or in that folder).
+
+    The fields `new` of its config may be others: the weights that hang on them keep their
+    initialisation, but for tables of classes, whose first row, no class, is taken over.
 
     Returns the card's `parents`: that model as `name@sha256`, or nothing without a name.
 
@@ -122,16 +127,34 @@ def start_from(
         return ()
     folder = find_model(name)
     card = read_card(folder)
-    _check_parent(card, network_name, config, sampling or {})
+    _check_parent(card, network_name, config, sampling or {}, new)
+    tensors = split_weights(read_weights(folder, card))[0]
+    if new:
+        own = network.state_dict()
+        tensors = own | {
+            key: tensors[key][: len(own[key])] for key in own if _fits(key, own, tensors)
+        }
     try:
-        network.load_state_dict(split_weights(read_weights(folder, card))[0])
+        network.load_state_dict(tensors)
     except RuntimeError as error:
         raise CardError(f"The weights of {card.name!r} do not fit its card: {error}") from error
     return (f"{card.name}@{card.fingerprint}",)
 
 
+def _fits(key: str, own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
+    """Whether the rows of `own` can be taken from the first of a tensor there."""
+    if key not in theirs:
+        return False
+    ours, given = own[key].shape, theirs[key].shape
+    return ours[1:] == given[1:] and ours[0] <= given[0]
+
+
 def _check_parent(
-    card: ModelCard, network_name: str, config: Any, sampling: Mapping[str, Any]
+    card: ModelCard,
+    network_name: str,
+    config: Any,
+    sampling: Mapping[str, Any],
+    new: Collection[str],
 ) -> None:
     """Refuses a model whose weights would mean something else in this run."""
     start = f"Training cannot start from {card.name}: its network is"
@@ -140,7 +163,7 @@ def _check_parent(
     described = card.network.get("config", {})
     theirs = config_from_json(type(config), described, source=f"The card of {card.name!r}")
     ours, others = config_to_json(config), config_to_json(theirs)
-    free = {"dropout"}  # has no weights
+    free = {"dropout", *new}  # the first has no weights
     different = [
         f"{key} is {others[key]} there and {ours[key]} here"
         for key in ours.keys() - free
@@ -206,10 +229,12 @@ def held_out_evaluation(
     module: str,
     *,
     name: str = "validation_loss",
+    captioned: Callable[[BatchStream], Callable[[int], Batch]] | None = None,
 ) -> Callable[[Averaged], Mapping[str, float]] | None:
     """The mean `loss` of the averaged `module` on at most 1024 held-out images, called `name`.
 
-    Always the same images and noise. None where the data has no held-out images.
+    Always the same images and noise. `captioned` adds captions to the batches. None where the data
+    has no held-out images.
     """
     held_out = request.held_out
     if len(held_out) == 0:
@@ -219,6 +244,7 @@ def held_out_evaluation(
     stream = BatchStream(
         held_out.images, held_out.class_ids, size, seed=chosen.seed, device=placement.device
     )
+    batch = stream if captioned is None else captioned(stream)
 
     @torch.no_grad()
     def evaluate(averaged: Averaged) -> Mapping[str, float]:
@@ -226,7 +252,7 @@ def held_out_evaluation(
         for step in range(count):
             rng = generator(chosen.seed, "held-out", step, device=placement.device)
             with autocast(placement):
-                total += float(loss(averaged[module], stream(step), rng))
+                total += float(loss(averaged[module], batch(step), rng))
         return {name: total / count}
 
     return evaluate
@@ -269,16 +295,24 @@ def preview_sheet(
     card: ModelCard,
     generator_of: Callable[[Averaged], Generator],
     placement: Placement,
+    *,
+    prompts: Sequence[str] = (),
 ) -> Callable[[Averaged, Path], None]:
-    """Writes a sheet with a row of samples for each class (at most ten), seeds 0, 1, 2, ..."""
-    num_classes = min(MAX_PREVIEW_CLASSES, len(card.classes)) or 1
-    count = num_classes * PREVIEWS_PER_CLASS
+    """Writes a sheet with a row of samples for each class (at most ten), seeds 0, 1, 2, ...
+
+    Of a model that reads prompts, a row for each of `prompts`.
+    """
+    num_rows = len(prompts) or min(MAX_PREVIEW_CLASSES, len(card.classes)) or 1
+    count = num_rows * PREVIEWS_PER_CLASS
 
     def preview(averaged: Averaged, path: Path) -> None:
-        ids = torch.arange(num_classes).repeat_interleave(PREVIEWS_PER_CLASS)
+        made = generator_of(averaged)
+        ids = torch.arange(num_rows).repeat_interleave(PREVIEWS_PER_CLASS)
         condition = Condition(class_ids=ids) if card.classes else Condition()
+        if isinstance(made, TextConditioned):
+            condition = made.text_condition([prompts[row] for row in ids.tolist()])
         with autocast(placement):
-            images = generator_of(averaged).sample(condition, range(count))
+            images = made.sample(condition, range(count))
         contact_sheet(to_uint8(images), columns=PREVIEWS_PER_CLASS).save(path)
 
     return preview
@@ -288,11 +322,10 @@ def model_card(request: RunRequest, *, recipe: str, paper: str, **facts: Any) ->
     """The card every recipe starts from: name, classes, data and recipe as they are known."""
     chosen: Hyperparameters = facts.pop("chosen")
     train = request.train
+    taken = {"conditions": ("class",) if train.classes else (), "classes": train.classes}
     return ModelCard(
         name=request.name,
         image_size=request.image_size,
-        conditions=("class",) if train.classes else (),
-        classes=train.classes,
         data={
             "name": train.name,
             "licence": request.data_licence,
@@ -301,20 +334,27 @@ def model_card(request: RunRequest, *, recipe: str, paper: str, **facts: Any) ->
             "resize": train.resize,
         },
         recipe={"name": recipe, "paper": paper, "hyperparameters": _told(chosen)},
-        **facts,
+        **{**taken, **facts},
     )
 
 
 def _told(chosen: Hyperparameters) -> dict[str, Any]:
     """The choices for a card, which names other models but not where they lay."""
-    models = ("autoencoder", "perceptual", "init_from", "teacher")
+    models = ("autoencoder", "perceptual", "init_from", "teacher", "text_encoder")
     return {k: Path(v).name if k in models else v for k, v in chosen.to_json().items()}
 
 
 def exporter(
-    card: ModelCard, weights_of: Callable[[Averaged], nn.Module], placement: Placement
+    card: ModelCard,
+    weights_of: Callable[[Averaged], nn.Module],
+    placement: Placement,
+    *,
+    beside: Sequence[str] = (),
 ) -> Callable[[Averaged, Path, Mapping[str, Any]], None]:
-    """Writes the averaged weights as float16 with a card that tells how far training has come."""
+    """Writes the averaged weights as float16 with a card that tells how far training has come.
+
+    `beside` are other files of the model, see `checkpoints.files.save_model`.
+    """
     machine = {
         "device": placement.device,
         "precision": placement.precision,
@@ -327,6 +367,7 @@ def exporter(
     def export(averaged: Averaged, folder: Path, facts: Mapping[str, Any]) -> None:
         recipe = {**card.recipe, **facts, "machine": machine}
         complete = replace(card, recipe=recipe)
-        save_model(folder, weights_of(averaged).state_dict(), complete, dtype=DTYPE_ON_DISK)
+        tensors = weights_of(averaged).state_dict()
+        save_model(folder, tensors, complete, dtype=DTYPE_ON_DISK, beside=beside)
 
     return export

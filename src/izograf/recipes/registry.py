@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from izograf.training.trainer import TrainingConfig
 OptimizerName = Literal["adamw", "adam", "sgd"]
 PARTICULAR = (
     "autoencoder",
+    "text_encoder",
     "backbone",
     "perceptual",
     "noise_law",
@@ -26,6 +28,7 @@ PARTICULAR = (
     "teacher",
     "student_steps",
     "guidance",
+    "early_snapshot",
 )  # choices that few recipes have
 
 
@@ -41,6 +44,7 @@ class Hyperparameters:
         class_dropout: share of images trained without their class.
         flip: mirror training images at random.
         autoencoder: the model whose latents are learned, a name or a folder.
+        text_encoder: the model that reads prompts for the denoiser, a name or a folder.
         backbone: the network that learns them, `unet`, `dit`, ...
         noise_law: the noise levels a denoiser is trained at, a name of `objectives.noise`.
         weighting: how much each of them counts, a name of `objectives.noise`.
@@ -48,6 +52,8 @@ class Hyperparameters:
         teacher: the diffusion model, a name or a folder, that a few-step student learns from.
         student_steps: how many steps the student takes.
         guidance: how strongly the teacher is guided; None for its card's default.
+        early_snapshot: share of the images at which the averaged weights are kept for
+            autoguidance; None for never.
         gradient_checkpointing: compute blocks again in the backward pass instead of keeping them.
         perceptual: the classifier whose features a loss compares pictures by, a name or a folder.
         settings: `name=value` changes of the network's config.
@@ -69,6 +75,7 @@ class Hyperparameters:
     class_dropout: float | None = None
     flip: bool | None = None
     autoencoder: str | None = None
+    text_encoder: str | None = None
     backbone: str | None = None
     perceptual: str | None = None
     noise_law: str | None = None
@@ -77,6 +84,7 @@ class Hyperparameters:
     teacher: str | None = None
     student_steps: int | None = None
     guidance: float | None = None
+    early_snapshot: float | None = None
     gradient_checkpointing: bool | None = None
     patience: int | None = None
     log_every: int | None = None
@@ -123,6 +131,7 @@ class Hyperparameters:
             sample_every=self.sample_every or default.sample_every,
             monitor=monitor,
             patience=self.patience or 0,
+            early_snapshot=math.ceil((self.early_snapshot or 0) * (self.images or 0)),
         )
 
     def placement(self, *, width: int) -> Placement:
@@ -175,7 +184,8 @@ class Recipe:
         Raises:
             UnknownName: an objective that the recipe does not know, or no such noise law or
                 weighting.
-            InvalidInput: a choice that concerns other recipes, or one that is missing.
+            InvalidInput: a choice that concerns other recipes, one that is missing, or a share
+                that is none.
         """
         for option in PARTICULAR:
             if getattr(chosen, option) is not None and option not in self.takes:
@@ -189,6 +199,11 @@ class Recipe:
                     f"The recipe {self.name} needs --{option.replace('_', '-')}: a model's name or "
                     "folder; see `izograf models`."
                 )
+        if chosen.early_snapshot is not None and not 0 < chosen.early_snapshot < 1:
+            raise InvalidInput(
+                "--early-snapshot is a share of the images, between 0 and 1, got "
+                f"{chosen.early_snapshot:g}."
+            )
         for table, value in ((NOISE_LAWS, chosen.noise_law), (WEIGHTINGS, chosen.weighting)):
             if value is not None:
                 table[value]  # or an error that lists the names

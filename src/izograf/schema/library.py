@@ -7,6 +7,7 @@ A name is looked up among the bundled models (`src/izograf/zoo`), then in every 
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from izograf.schema.errors import CardError, IzografError, NotFound, UnsafeFile
 CARD = "card.json"
 SAMPLES = "samples.png"  # pictures edge to edge: a row for each class of the card, seeds from 0
 ZOO = Path(__file__).resolve().parent.parent / "zoo"
+# A file that marks another program's checkpoint -> the module whose `adopted` makes a card for it.
+FOREIGN = {"model_index.json": "izograf.generators.stable_diffusion.importing"}
 PICKLED = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle"})
 _PICKLE_HEADS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
@@ -52,8 +55,26 @@ def list_models() -> list[Listed]:
     return found
 
 
+def default_text_model() -> str:
+    """The name of the first model that draws what a prompt says.
+
+    Raises:
+        NotFound: there is none.
+    """
+    for listed in list_models():
+        card = listed.card
+        if card is not None and card.task == "generate" and "text" in card.conditions:
+            return listed.name
+    raise NotFound(
+        "There is no model that reads prompts yet: train one with `izograf train text-to-image`, "
+        "or name a Stable Diffusion checkpoint with --model."
+    )
+
+
 def find_model(name: str) -> Path:
     """The folder of the model called `name`, or at the path `name`.
+
+    Of another program's checkpoint at that path it is a folder with a card made for it.
 
     Raises:
         NotFound: neither; the message suggests near names.
@@ -66,6 +87,10 @@ def find_model(name: str) -> Path:
         return path
     if path.name == CARD and path.is_file():
         return path.parent
+    for mark, module in FOREIGN.items():
+        if (path / mark).is_file():
+            adopted: Path = importlib.import_module(module).adopted(path)
+            return adopted
     known = {folder.name: folder for folder in reversed(list(_model_folders()))}
     if name in known:
         return known[name]

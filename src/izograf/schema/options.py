@@ -41,6 +41,11 @@ class OptionSpec:
         """Whether it matters for one method only, which its name begins with: `ddim.eta`."""
         return "." in self.name
 
+    @property
+    def of_a_picture(self) -> bool:
+        """Whether it matters only with a picture to start from."""
+        return self.name == "strength"
+
     def parse(self, value: OptionValue) -> OptionValue:
         """`value`, converted to this option's kind and checked against its bounds.
 

@@ -5,6 +5,7 @@
                  [first position, count]
     position     of a strip's picture only: which of the strip's pictures it is, from 0
     composition  of a tensor that mixed requests only: [class or null, seed] of every row
+    upscaled     of a picture enlarged afterwards only: model, its sha256, precision, factor
 
 Anybody can write a record, so nothing in it may be believed before it was looked at.
 """
@@ -21,6 +22,8 @@ from izograf.schema.request import MAX_SEED, GenerationRequest
 RECORD_KEY = "izograf"  # the PNG text chunk that carries the record
 POSITION = "position"
 COMPOSITION = "composition"
+UPSCALED = "upscaled"
+FACTORS = (2, 4, 8)  # by which pictures can be enlarged
 MAX_BATCH = 256  # of a record that is to be verified
 
 
@@ -40,6 +43,18 @@ def parse_record(text: str, *, source: str) -> Mapping[str, Any]:
     return record
 
 
+def check_factor(factor: object) -> None:
+    """
+    Raises:
+        InvalidInput: pictures cannot be enlarged so many times.
+    """
+    if type(factor) is not int or factor not in FACTORS:
+        raise InvalidInput(
+            f"Pictures are enlarged {', '.join(map(str, FACTORS[:-1]))} or {FACTORS[-1]} times, "
+            f"got {str(factor)[:40]}."
+        )
+
+
 def _check(record: Mapping[str, Any]) -> None:
     request = GenerationRequest.from_json(record["request"])
     for name, value in request.options.items():
@@ -53,6 +68,8 @@ def _check(record: Mapping[str, Any]) -> None:
     _check_batch(record, request)
     if COMPOSITION in record:
         _check_composition(record, request)
+    if UPSCALED in record:
+        _check_upscaled(record[UPSCALED])
 
 
 def _check_batch(record: Mapping[str, Any], request: GenerationRequest) -> None:
@@ -77,3 +94,10 @@ def _check_composition(record: Mapping[str, Any], request: GenerationRequest) ->
             raise TypeError("a row of composition is no class and seed")
     if [request.condition.get("class"), record["seed"]] not in rows:
         raise ValueError("the picture is no row of its composition")
+
+
+def _check_upscaled(upscaled: Any) -> None:
+    for key in ("model", "sha256", "precision"):
+        if not isinstance(upscaled[key], str):
+            raise TypeError(f"{key} of upscaled is not text")
+    check_factor(upscaled["factor"])

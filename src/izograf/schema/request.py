@@ -23,7 +23,9 @@ class GenerationRequest:
 
     Attributes:
         model: model name or path.
-        condition: `{"type": "class", "class": name}` or `{"type": "none"}`.
+        condition: `{"type": "class", "class": name}`, `{"type": "none"}`, or `{"type": "text",
+            "prompt": words}`, perhaps with `negative_prompt`; with `style`, the preset whose words
+            the prompt already has, and then with `asked`, the words without them.
         num_images: at least 1.
         seed: non-negative; `seed + num_images - 1` must fit 63 bits.
         options: option name -> value, checked against the model's card.
@@ -61,8 +63,9 @@ class GenerationRequest:
 
     @property
     def label(self) -> str:
-        """The condition as a file-name stem: the class name, or `image` when unconditioned."""
-        return self.condition.get("class", "image")
+        """The condition in words: the class, what was asked, or `image` when unconditioned."""
+        condition = self.condition
+        return condition.get("class") or condition.get("asked") or condition.get("prompt", "image")
 
     def single(self, seed: int) -> GenerationRequest:
         """The plain request for exactly one seed."""

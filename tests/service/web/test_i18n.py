@@ -122,5 +122,10 @@ def test_numbers_durations_and_sizes() -> None:
         f"2{NBSP}h 4{NBSP}min", f"1{NBSP}h",
     ]  # fmt: skip
     assert (ru.duration(0.5), ru.size(4_200_000)) == (f"0,50{NBSP}с", f"4,2{NBSP}МБ")
+    assert [en.energy(j) for j in (0, 0.424, 4.26, 312, 1300, 24e6)] == [
+        f"0.00{NBSP}J", f"0.42{NBSP}J", f"4.3{NBSP}J", f"312{NBSP}J", f"1.3{NBSP}kJ", f"24{NBSP}MJ",
+    ]  # fmt: skip
+    assert (ru.energy(12), ru.energy(1234)) == (f"12{NBSP}Дж", f"1,2{NBSP}кДж")
+    assert (en.energy(999.4), en.energy(999.6)) == (f"999{NBSP}J", f"1.0{NBSP}kJ")
     assert (en.size(312), en.size(12_345_678_901)) == (f"312{NBSP}B", f"12.3{NBSP}GB")
     assert ru.moment(0) == f"1{NBSP}янв. 1970, 00:00{NBSP}UTC"

@@ -56,6 +56,8 @@ def test_json_is_an_array_of_objects_and_nothing_else(generate) -> None:
     assert [row["seed"] for row in rows] == [5, 6]
     assert {row["condition"]["class"] for row in rows} == {"sea"}
     assert all(Path(row["path"]).is_file() for row in rows)
+    assert all(row["joules"] > 0 for row in rows)
+    assert all(row["energy_method"].startswith(("measured", "estimated")) for row in rows)
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,17 +14,21 @@ import typer
 from izograf.cli.app import app
 from izograf.cli.arguments import Backend, Device, Json, Precision
 from izograf.schema.errors import InvalidInput, IzografError
+from izograf.schema.record import check_factor
 from izograf.schema.request import GenerationRequest
 
 if TYPE_CHECKING:
+    from izograf.generators.render import Picture
     from izograf.schema.card import ModelCard
     from izograf.schema.options import OptionValue
 
 IMAGE_SUFFIXES = (".png",)
 OTHER_SUFFIXES = (".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 DEFAULT_MODEL = "scenes"
+MAX_BEST_OF = 64
 SHEET_COLUMNS = 8
-MAX_STEM = 100
+UPSCALER = "upscaler"  # what --upscale enlarges with
+MAX_STEM, STEM_WORDS = 100, 6
 
 Model = Annotated[
     str, typer.Option("--model", "-m", help="A name of `izograf models`, or a folder.")
@@ -46,7 +51,38 @@ def generate(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="A .png file for one picture, else a folder.")
     ],
-    model: Model = DEFAULT_MODEL,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help="What the pictures show, in English or Russian; needs a text model."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help=f"A name of `izograf models`, or a folder. Default: {DEFAULT_MODEL}, or with a "
+            "prompt the first model that reads prompts.",
+        ),
+    ] = None,
+    negative: Annotated[
+        str, typer.Option("--negative", help="What the pictures should not show.")
+    ] = "",
+    attributes: Annotated[
+        list[str] | None,
+        typer.Option("--attribute", "-a", help="sky=orange, небо=оранжевое; may be repeated."),
+    ] = None,
+    style: Annotated[
+        str | None, typer.Option("--style", help="A preset of `izograf styles`.")
+    ] = None,
+    best_of: Annotated[
+        int | None,
+        typer.Option(
+            "--best-of", help="Draw this many, keep the --num-images that suit the prompt best."
+        ),
+    ] = None,
+    upscale: Annotated[
+        int | None, typer.Option("--upscale", help="Enlarge each picture 2, 4 or 8 times.")
+    ] = None,
     classes: Annotated[
         list[str] | None,
         typer.Option("--class", "-c", help="English or Russian; may be repeated. Default: all."),
@@ -70,18 +106,33 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Generate pictures: same request, same machine, same pixels."""
-    from izograf.schema.library import find_model, read_card
+    from izograf.schema.library import default_text_model, find_model, read_card
 
+    if upscale is not None:
+        check_factor(upscale)
     given = given_options(steps, guidance, sampler, options)
     towards: dict[str, int | str] = {} if to_seed is None else {"seed": to_seed}
     towards |= {} if to_class is None else {"class": to_class}
-    card = read_card(find_model(model))
+    has_text = prompt is not None or bool(attributes)
+    name = model
+    if name is None:
+        name = default_text_model() if has_text else DEFAULT_MODEL
+    card = read_card(find_model(name))
+    if has_text:
+        conditions = [_text_condition(card, prompt or "", classes, negative, attributes, style)]
+    elif negative or style or best_of is not None:
+        raise InvalidInput("--negative, --style and --best-of go with a prompt: give one.")
+    else:
+        conditions = _conditions(card, classes)
+    drawn = num_images if best_of is None else _candidates(best_of, num_images, towards)
     requests = [
-        GenerationRequest(model, condition, num_images, seed, given, towards)
-        for condition in _conditions(card, classes)
+        GenerationRequest(name, condition, drawn, seed, given, towards) for condition in conditions
     ]
     place = {"device": device, "precision": precision, "backend": backend}
-    _generate(card, requests, output, place, overwrite=overwrite, as_json=as_json)
+    _generate(
+        card, requests, output, place,
+        keep=num_images, upscale=upscale, overwrite=overwrite, as_json=as_json,
+    )  # fmt: skip
 
 
 def _generate(
@@ -90,17 +141,23 @@ def _generate(
     output: Path,
     place: dict[str, str],
     *,
+    keep: int,
+    upscale: int | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
+    """Draws the pictures of the requests; of each the best `keep` are enlarged and written."""
     from izograf.checkpoints.load import load_generator
     from izograf.cli.progress import counting_progress
     from izograf.core.devices import configure_threads, fingerprint
-    from izograf.generators.render import render, save_png
+    from izograf.core.energy import measure_energy
+    from izograf.generators.ranking import best, ranking
+    from izograf.generators.render import render, save_png, upscaled
+    from izograf.generators.upscaler import load_upscaler
     from izograf.schema.resolve import resolve_request
 
     requests = [resolve_request(card, request) for request in requests]
-    paths = _paths(output, requests)
+    paths = _paths(output, requests, keep)
     taken = [path for named in paths for path in named if path.exists()]
     if taken and not overwrite:
         raise InvalidInput(
@@ -109,26 +166,39 @@ def _generate(
         )
     configure_threads()
     generator, placement = load_generator(requests[0].model, **place)
+    if any(keep < request.num_images for request in requests):
+        ranking(generator)
     environment = fingerprint(placement)
-    total = sum(request.num_images for request in requests)
-    start, written = time.perf_counter(), []
-    with counting_progress("generating") as progress:
+    same_place = {"device": placement.device, "precision": placement.precision}
+    upscaler = load_upscaler(UPSCALER, **same_place) if upscale else None
+    total = sum(map(len, paths))
+    written: list[dict[str, Any]] = []
+    with counting_progress("generating") as progress, measure_energy(placement.device) as reading:
         progress(0, total)
         for request, named in zip(requests, paths, strict=True):
-            made = render(generator, request, environment)
+            made: Iterable[Picture] = render(generator, request, environment)
+            if keep < request.num_images:
+                made = best(generator, request, list(made), keep)
             for path, picture in zip(named, made, strict=True):
+                if upscaler is not None and upscale is not None:
+                    picture = upscaled(picture, upscaler, UPSCALER, upscale)
                 save_png(path, picture)
                 written.append(_described(path, request, picture.record))
                 progress(len(written), total)
-    seconds = time.perf_counter() - start
+    energy = reading.energy
     if as_json:
-        typer.echo(json.dumps(written, ensure_ascii=False, indent=1))
+        each = {
+            "joules": None if energy.joules is None else energy.joules / total,
+            "energy_method": energy.method,
+        }
+        rows = [row | each for row in written]
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
         return
     for item in written:
         typer.echo(item["path"])
     typer.echo(
-        f"{total} picture{'' if total == 1 else 's'} in {seconds:.1f} s on {placement.device} "
-        f"({placement.precision}, {placement.backend}).",
+        f"{total} picture{'' if total == 1 else 's'} in {energy.seconds:.1f} s "
+        f"on {placement.device} ({placement.precision}, {placement.backend}).",
         err=True,
     )
 
@@ -256,6 +326,36 @@ def given_options(
     return given
 
 
+def _text_condition(
+    card: ModelCard,
+    prompt: str,
+    classes: list[str] | None,
+    negative: str,
+    attributes: list[str] | None,
+    style: str | None,
+) -> dict[str, str]:
+    """The condition of what was typed; what the model does not understand is said at once."""
+    from izograf.schema.prompting import compose_prompt
+
+    if classes:
+        raise InvalidInput("A prompt and --class say the same thing twice: leave out one of them.")
+    prompted = compose_prompt(card, prompt, negative=negative, given=attributes or (), style=style)
+    for remark in prompted.remarks:
+        typer.echo(remark, err=True)
+    return prompted.condition
+
+
+def _candidates(best_of: int, num_images: int, towards: dict[str, int | str]) -> int:
+    if towards:
+        raise InvalidInput("--best-of chooses among pictures, and a strip needs them all.")
+    if not num_images <= best_of <= MAX_BEST_OF:
+        raise InvalidInput(
+            f"--best-of must be from the number of pictures, {num_images}, to {MAX_BEST_OF}, "
+            f"got {best_of}."
+        )
+    return best_of
+
+
 def _conditions(card: ModelCard, classes: list[str] | None) -> list[dict[str, str]]:
     """One condition per class asked for, each class once; all of the model's by default."""
     from izograf.schema.labels import resolve_class
@@ -269,31 +369,42 @@ def _conditions(card: ModelCard, classes: list[str] | None) -> list[dict[str, st
     return [{"type": "class", "class": name} for name in dict.fromkeys(names)]
 
 
-def _paths(output: Path, requests: list[GenerationRequest]) -> list[list[Path]]:
-    """Where each picture of each request goes."""
+def _paths(output: Path, requests: list[GenerationRequest], keep: int) -> list[list[Path]]:
+    """Where each picture of each request goes, of which the best `keep` are written."""
     suffix = output.suffix.lower()
     _refuse_other_format(output)
-    total = sum(request.num_images for request in requests)
+    total = keep * len(requests)
     if suffix in IMAGE_SUFFIXES:
         if total == 1:
             return [[output]]
         raise InvalidInput(f"{output} is one file, but {total} pictures were asked: give a folder.")
     if output.is_file():
         raise InvalidInput(f"{output} is a file, and {total} pictures need a folder.")
-    return [[output / name for name in _names(request)] for request in requests]
+    return [[output / name for name in _names(request, keep)] for request in requests]
 
 
-def _names(request: GenerationRequest) -> list[str]:
-    """`mountain-7.png` by seed; of a strip `mountain-7-0.png` by its way, in sortable numbers."""
-    stem = _file_stem(request.label)
+def _names(request: GenerationRequest, keep: int) -> list[str]:
+    """`mountain-7.png` by seed; of a strip `mountain-7-0.png` by its way, in sortable numbers.
+
+    Where fewer are kept than are drawn it is `mountain-best-1.png`, by rank.
+    """
+    stem = _file_stem(request)
+    if keep < request.num_images:
+        return [f"{stem}-best-{rank}.png" for rank in range(1, keep + 1)]
     if not request.towards:
         return [f"{stem}-{seed}.png" for seed in request.seeds]
     width = len(str(request.num_images - 1))
     return [f"{stem}-{request.seed}-{i:0{width}}.png" for i in range(request.num_images)]
 
 
-def _file_stem(label: str) -> str:
-    """The label as part of a file name: a class may be called AC/DC, or come from a bad card."""
+def _file_stem(request: GenerationRequest) -> str:
+    """The label as part of a file name: a class may be called AC/DC, or come from a bad card.
+
+    Of a prompt the first words, joined by hyphens.
+    """
+    label = request.label
+    if "prompt" in request.condition:
+        label = "-".join(re.findall(r"\w+", label.lower())[:STEM_WORDS]) or "image"
     return re.sub(r"[^\w .+-]|^\.+", "_", label)[:MAX_STEM]
 
 

@@ -95,6 +95,12 @@ def train(
         str | None,
         typer.Option(help="latent-diffusion: the model whose latents are learned, or its folder."),
     ] = None,
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(
+            "--text-encoder", help="text-to-image: the model that reads prompts, or its folder."
+        ),
+    ] = None,
     backbone: Annotated[
         str | None, typer.Option(help="latent-diffusion: unet, dit or uvit.")
     ] = None,
@@ -115,6 +121,13 @@ def train(
     decay: Annotated[str | None, typer.Option(help="none, cosine or linear.")] = None,
     ema_share: Annotated[
         float | None, typer.Option(help="Half-life of the weight average / images seen.")
+    ] = None,
+    early_snapshot: Annotated[
+        float | None,
+        typer.Option(
+            help="Diffusion: keep the averaged weights after this share of the run (0.1) beside "
+            "the model, for autoguidance."
+        ),
     ] = None,
     class_dropout: Annotated[
         float | None, typer.Option(help="Share of images trained without their class.")
@@ -162,6 +175,7 @@ def train(
         guidance=guidance,
         gradient_checkpointing=gradient_checkpointing or None,
         autoencoder=_model_path(autoencoder),
+        text_encoder=_model_path(text_encoder),
         backbone=backbone,
         perceptual=_model_path(perceptual),
         learning_rate=learning_rate,
@@ -171,6 +185,7 @@ def train(
         warmup=_share("--warmup", warmup),
         decay=_one_of("--decay", decay, ("none", "cosine", "linear")),
         ema_share=_share("--ema-share", ema_share),
+        early_snapshot=early_snapshot,
         class_dropout=_share("--class-dropout", class_dropout),
         flip=flip,
         patience=_natural("--patience", patience),

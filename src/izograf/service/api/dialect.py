@@ -20,6 +20,7 @@ from izograf.schema.errors import InvalidInput, NotFound
 from izograf.schema.job import Job, Status, StoredImage
 from izograf.schema.labels import both_languages
 from izograf.schema.options import SHORT_FORMS, OptionValue
+from izograf.schema.prompting import compose_prompt
 from izograf.schema.request import GenerationRequest
 from izograf.service import orders, problems
 from izograf.service.access import User, Viewer
@@ -160,11 +161,14 @@ def request_of(
 
 
 def condition_of(card: ModelCard, prompt: str) -> dict[str, str]:
-    """The class that the prompt names; none for a model without classes.
+    """The prompt for a model that reads it, the class it names, or none for one without classes.
 
     Raises:
         UnknownSubject: the prompt names none of the model's classes; the message lists them.
+        InvalidInput: an empty prompt.
     """
+    if "text" in card.conditions:
+        return compose_prompt(card, prompt).condition
     if not card.classes:
         return {"type": "none"}
     label = class_in_prompt(prompt, card.classes)

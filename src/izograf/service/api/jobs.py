@@ -8,8 +8,9 @@ from fastapi import Header, Query, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from izograf.schema.errors import InvalidInput
+from izograf.schema.errors import InvalidInput, NotFound
 from izograf.schema.job import EventKind, Job, Status
+from izograf.schema.prompting import compose_prompt, remarks_of
 from izograf.schema.request import GenerationRequest
 from izograf.service import orders
 from izograf.service.access import Forbidden, Identity, User, Viewer
@@ -17,7 +18,7 @@ from izograf.service.api import shapes
 from izograf.service.api.events import EventStream, stream_events
 from izograf.service.api.routing import Responses, interface_router
 from izograf.service.api.views import job_url, job_view, page_view
-from izograf.service.context import Running
+from izograf.service.context import Running, Service
 
 router = interface_router("/api/v1/jobs", "jobs")
 
@@ -51,10 +52,9 @@ def submit_job(
     response: Response,
     idempotency_key: Key = None,
 ) -> shapes.Job:
-    request = request_of(order, idempotency_key)
-    return _accepted(
-        orders.submit(service, identity, request, idempotency_key=idempotency_key), response
-    )
+    request = request_of(service, order, idempotency_key)
+    job = orders.submit(service, identity, request, idempotency_key=idempotency_key)
+    return _accepted(service, job, response)
 
 
 @router.get("", summary="List jobs, newest first")
@@ -85,6 +85,7 @@ def get_job(job_id: str, service: Running, identity: Viewer) -> shapes.Job:
         job,
         queue_position=service.store.jobs.queue_position(job_id) if queued else None,
         images=service.store.images.of_job(job_id) if done else None,
+        remarks=remarks_on(service, job),
     )
 
 
@@ -95,7 +96,7 @@ def cancel_job(job_id: str, service: Running, identity: User) -> shapes.Job:
 
 @router.post("/{job_id}/retry", status_code=202, summary="Do an ended job again, as a new one")
 def retry_job(job_id: str, service: Running, identity: User, response: Response) -> shapes.Job:
-    return _accepted(orders.retry(service, identity, job_id), response)
+    return _accepted(service, orders.retry(service, identity, job_id), response)
 
 
 @router.get(
@@ -122,13 +123,28 @@ async def follow_job(
     return EventStream(stream_events(service, job_id, min(seen, last)))
 
 
-def request_of(order: shapes.JobOrder, idempotency_key: str | None) -> GenerationRequest:
-    """The request of an order, still to be checked against a card."""
+def request_of(
+    service: Service, order: shapes.JobOrder, idempotency_key: str | None
+) -> GenerationRequest:
+    """The request of an order, still to be checked against a card.
+
+    Raises:
+        NotFound, InvalidInput: no such model or style, or a model that reads no prompts.
+    """
     towards = order.towards.model_dump(by_alias=True, exclude_none=True) if order.towards else {}
     if order.towards is not None and not towards:
         raise InvalidInput("towards needs a seed, a class or both: leave it out for plain images.")
     seed = orders.choose_seed(idempotency_key) if order.seed is None else order.seed
     condition = order.condition.model_dump(by_alias=True)
+    if isinstance(order.condition, shapes.TextCondition):
+        card, asked = service.catalogue.card(order.model), order.condition
+        condition = compose_prompt(
+            card,
+            asked.prompt,
+            negative=asked.negative_prompt,
+            given=asked.attributes,
+            style=asked.style,
+        ).condition
     return GenerationRequest(order.model, condition, order.num_images, seed, order.options, towards)
 
 
@@ -157,6 +173,16 @@ def event_number(text: str) -> int:
     return min(int(digits), 2**31 - 1)
 
 
-def _accepted(job: Job, response: Response) -> shapes.Job:
+def _accepted(service: Service, job: Job, response: Response) -> shapes.Job:
     response.headers["Location"] = job_url(job.id)
-    return job_view(job)
+    return job_view(job, remarks=remarks_on(service, job))
+
+
+def remarks_on(service: Service, job: Job) -> tuple[str, ...]:
+    """What the author of a prompt should read about it; nothing where its model is gone."""
+    if job.request.condition.get("type") != "text":
+        return ()
+    try:
+        return remarks_of(service.catalogue.card(job.request.model), job.request.condition)
+    except (NotFound, InvalidInput):
+        return ()

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from izograf.schema.job import Status
 from izograf.schema.request import MAX_IMAGES, MAX_SEED
+from izograf.schema.resolve import MAX_PROMPT
 from izograf.store.pages import MAX_LIMIT
 
 Item = TypeVar("Item")
@@ -29,11 +30,23 @@ class ClassCondition(Sent):
     class_: Name = Field(alias="class", description="English or Russian, any form of the word")
 
 
+class TextCondition(Sent):
+    """For models that read prompts. What they do not know is said in `remarks` of the job."""
+
+    type: Literal["text"]
+    prompt: str = Field("", max_length=MAX_PROMPT, description="English or Russian")
+    negative_prompt: str = Field("", max_length=MAX_PROMPT)
+    attributes: list[Name] = Field(
+        default_factory=list, max_length=20, examples=[["sky=orange"]], description="name=value"
+    )
+    style: Name | None = Field(None, description="a name of `/api/v1/styles`")
+
+
 class NoCondition(Sent):
     type: Literal["none"]
 
 
-Condition = Annotated[ClassCondition | NoCondition, Field(discriminator="type")]
+Condition = Annotated[ClassCondition | TextCondition | NoCondition, Field(discriminator="type")]
 
 
 class Towards(Sent):
@@ -91,10 +104,16 @@ class Job(BaseModel):
     started: Moment | None
     finished: Moment | None
     seconds: float | None = Field(description="of computing, where known")
-    joules: float | None
+    joules: float | None = Field(description="of computing, where known")
+    energy_method: str | None = Field(
+        description="how `joules` came about; begins with measured, estimated or unknown"
+    )
     result: dict[str, Any] = Field(description="of a `verify` job: verdict, psnr, remarks")
     queue_position: int | None = Field(description="1 is next; of one queued job only")
     images: list[JobImage] | None = Field(description="of one job that is done")
+    remarks: list[str] = Field(
+        description="of one job: words of the prompt that the model does not know, with near ones"
+    )
     links: Links
 
 
@@ -112,6 +131,9 @@ class Image(BaseModel):
     created: Moment
     seconds: float | None
     joules: float | None
+    energy_method: str | None = Field(
+        description="how `joules` came about; begins with measured, estimated or unknown"
+    )
     record: dict[str, Any] = Field(description="how it was made, as inside the PNG")
 
 

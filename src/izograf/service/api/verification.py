@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from izograf.engine.tasks import PICTURE, VERIFY
 from izograf.schema.errors import InvalidInput
 from izograf.schema.job import Job
-from izograf.schema.record import COMPOSITION, RECORD_KEY, parse_record
+from izograf.schema.record import COMPOSITION, RECORD_KEY, UPSCALED, parse_record
 from izograf.schema.request import GenerationRequest
 from izograf.service import orders
 from izograf.service.access import Identity, User
@@ -31,7 +31,9 @@ BODY = {
         "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-FACTS = ("version", "seed", "batch", "position", COMPOSITION, "model_sha256", "pixels_sha256")
+FACTS = (
+    "version", "seed", "batch", "position", COMPOSITION, UPSCALED, "model_sha256", "pixels_sha256",
+)  # fmt: skip
 MOST_FACTS = 32
 LONGEST_FACT = 200
 
@@ -60,6 +62,8 @@ def submit_upload(service: Service, identity: Identity, png: bytes) -> Job:
         raise InvalidInput("The PNG carries no izograf record: it cannot be verified.")
     record = parse_record(text, source="the PNG")
     request = service.catalogue.resolve(GenerationRequest.from_json(record["request"]))
+    if UPSCALED in record:  # a name of the catalogue, never a path
+        service.catalogue.card(record[UPSCALED]["model"])
     checked = checked_record(record, request, service.settings.max_images_per_job)
     picture = read_upload(png, UploadLimits.of(service.settings))
     sha256 = service.store.files.write(with_text(picture.png, RECORD_KEY, json.dumps(checked)))

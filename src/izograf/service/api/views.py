@@ -40,6 +40,7 @@ def job_view(
     *,
     queue_position: int | None = None,
     images: Sequence[StoredImage] | None = None,
+    remarks: Sequence[str] = (),
 ) -> shapes.Job:
     request = job.request
     return shapes.Job(
@@ -61,9 +62,11 @@ def job_view(
         finished=moment_or_none(job.finished),
         seconds=job.seconds,
         joules=job.joules,
+        energy_method=job.energy_method or None,
         result=dict(job.result),
         queue_position=queue_position,
         images=None if images is None else [job_image_view(image) for image in images],
+        remarks=list(remarks),
         links=shapes.Links(
             self=job_url(job.id),
             events=f"{job_url(job.id)}/events",
@@ -107,6 +110,7 @@ def image_view(image: StoredImage) -> shapes.Image:
         created=moment(image.created),
         seconds=image.seconds,
         joules=image.joules,
+        energy_method=image.energy_method or None,
         record=dict(image.record),
     )
 

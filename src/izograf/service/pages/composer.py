@@ -13,7 +13,10 @@ from izograf.schema.card import ModelCard
 from izograf.schema.errors import InvalidInput, IzografError, NotFound
 from izograf.schema.labels import resolve_class
 from izograf.schema.options import OptionSpec, OptionValue
+from izograf.schema.prompting import compose_prompt, known_attributes, remarks_on
 from izograf.schema.request import MAX_SEED, GenerationRequest
+from izograf.schema.resolve import MAX_PROMPT
+from izograf.schema.styles import language_of, usable_styles
 from izograf.service.context import Service
 from izograf.service.pages.i18n import Format, Translator
 
@@ -24,14 +27,16 @@ ANY = "*"  # the chip for pictures without a class
 DEFAULT_NUMBER = 4
 SHORT_SEEDS = 100_000  # what dice give: easy to read out and to type
 MANY_CLASSES = 24  # more are typed, not chosen from chips
-LONGEST = 100  # characters of one field that are looked at
-PREFIX = "option."
+LONGEST = 100  # characters of one field that are looked at, but for
+PROMPTS = ("prompt", "negative")
+PREFIX, ATTRIBUTE = "option.", "attribute."
 # where the useful part of a wide range lies, for the slider beside the number
 USEFUL: Mapping[str, tuple[float, float, float]] = {
     "num_inference_steps": (1, 50, 1),
     "guidance_scale": (0, 8, 0.25),
     "guidance_low": (0, 4, 0.1),
     "guidance_high": (0, 20, 0.5),
+    "autoguidance_scale": (1, 4, 0.1),
     "truncation": (0, 1, 0.05),
     "eta": (0, 1, 0.05),
 }
@@ -47,6 +52,10 @@ class Typed:
     seed: str = ""
     keep: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
+    prompt: str = ""
+    negative: str = ""
+    style: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,11 +94,28 @@ class OptionField:
 
 
 @dataclass(frozen=True)
+class PromptBox:
+    """What the form of a model that reads prompts has in place of classes.
+
+    Attributes:
+        styles: (name, title) of the presets, chosen one first in none.
+        attributes: (name, title, ((value, title), ...)) of what can be chosen instead of said.
+        remarks: what the author of the prompt should read about it.
+    """
+
+    styles: tuple[tuple[str, str], ...]
+    attributes: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]
+    remarks: tuple[str, ...]
+    longest: int = MAX_PROMPT
+
+
+@dataclass(frozen=True)
 class Composer:
     """Everything that the form's template needs.
 
     Attributes:
         most: how many pictures one job may have.
+        box: where a prompt is typed; None for a model that reads none.
         sheet: the model's samples, by which its classes are shown.
     """
 
@@ -101,6 +127,7 @@ class Composer:
     errors: Mapping[str, str]
     most: int
     sheet: Sheet | None = None
+    box: PromptBox | None = None
 
     @property
     def by_word(self) -> bool:
@@ -123,9 +150,15 @@ def roll_seed() -> str:
 
 def typed_in(form: FormData | QueryParams) -> Typed:
     """What a submitted form, or a link that fills it, holds."""
-    texts = [(k, v[:LONGEST]) for k, v in form.multi_items() if isinstance(v, str)]
+    items = [(k, v) for k, v in form.multi_items() if isinstance(v, str)]
+    texts = [(k, v[: MAX_PROMPT if k in PROMPTS else LONGEST]) for k, v in items]
     fields = dict(texts)
     options = {k.removeprefix(PREFIX): v for k, v in texts if k.startswith(PREFIX)}
+    attributes = {
+        k.removeprefix(ATTRIBUTE): v.strip()
+        for k, v in texts
+        if k.startswith(ATTRIBUTE) and v.strip()
+    }
     return Typed(
         fields.get("model", "").strip(),
         fields.get("class", "").strip(),
@@ -133,6 +166,10 @@ def typed_in(form: FormData | QueryParams) -> Typed:
         fields.get("seed", "").strip(),
         "keep" in fields,
         options,
+        fields.get("prompt", "").strip(),
+        fields.get("negative", "").strip(),
+        fields.get("style", "").strip(),
+        attributes,
     )
 
 
@@ -140,7 +177,21 @@ def typed_from(request: GenerationRequest, *, keep: bool) -> Typed:
     """The form that would make `request`."""
     label = request.condition.get("class", ANY)
     options = {name: plain(value) for name, value in request.options.items()}
-    return Typed(request.model, label, str(request.num_images), str(request.seed), keep, options)
+    prompt, negative, style = prompt_fields(request.condition)
+    return Typed(
+        request.model, label, str(request.num_images), str(request.seed), keep, options,
+        prompt, negative, style,
+    )  # fmt: skip
+
+
+def prompt_fields(condition: Mapping[str, str]) -> tuple[str, str, str]:
+    """What was typed for a text condition: prompt, negative prompt and style.
+
+    The negative words that a style added are not told from those typed, so a style comes alone.
+    """
+    style = condition.get("style", "")
+    prompt = condition.get("asked") or condition.get("prompt", "")
+    return prompt, "" if style else condition.get("negative_prompt", ""), style
 
 
 def plain(value: OptionValue) -> str:
@@ -164,12 +215,30 @@ def compose(
     return Composer(
         cards, card, typed, _classes(card, typed.label, t.language),
         tuple(
-            _option(spec, typed.options, t, errors)
+            _option(spec, card, typed.options, t, errors)
             for spec in card.options
-            if not spec.of_a_method
+            if not (spec.of_a_method or spec.of_a_picture)
         ),
-        errors, service.settings.max_images_per_job,
+        errors, service.settings.max_images_per_job, box=_prompt_box(card, typed, t.language),
     )  # fmt: skip
+
+
+def _prompt_box(card: ModelCard, typed: Typed, language: str) -> PromptBox | None:
+    if "text" not in card.conditions:
+        return None
+    styles, _ = usable_styles()
+    attributes = tuple(
+        (
+            each.name,
+            capital(each.display(language)),
+            tuple((v.name, v.words[language].forms[0]) for v in each.values.values()),
+        )
+        for each in known_attributes(card)
+    )
+    remarks = remarks_on(card, (typed.prompt, typed.negative), language_of(typed.prompt))
+    return PromptBox(
+        tuple((style.name, style.title[language]) for style in styles.values()), attributes, remarks
+    )
 
 
 def checked(
@@ -185,7 +254,10 @@ def checked(
     most = service.settings.max_images_per_job
     number = _whole(typed.number, 1, most, "number", t, errors)
     seed = _whole(typed.seed or roll_seed(), 0, MAX_SEED - number, "seed", t, errors)
-    condition = _condition(card, typed.label, t, errors)
+    if "text" in card.conditions:
+        condition = _text_condition(card, typed, t, errors)
+    else:
+        condition = _condition(card, typed.label, t, errors)
     options = _checked_options(card, typed.options, t, errors)
     return GenerationRequest(card.name, condition, number, seed, options), errors
 
@@ -209,6 +281,23 @@ def _condition(
         errors["class"] = t("generate.error.class") if not label else str(error)
         return {"type": "none"}
     return {"type": "class", "class": name}
+
+
+def _text_condition(
+    card: ModelCard, typed: Typed, t: Translator, errors: dict[str, str]
+) -> dict[str, str]:
+    given = [f"{name}={value}" for name, value in typed.attributes.items()]
+    if not (typed.prompt or given):
+        errors["prompt"] = t("generate.error.prompt")
+        return {"type": "none"}
+    try:
+        prompted = compose_prompt(
+            card, typed.prompt, negative=typed.negative, given=given, style=typed.style or None
+        )
+    except (NotFound, InvalidInput) as error:
+        errors["prompt"] = str(error)
+        return {"type": "none"}
+    return prompted.condition
 
 
 def _checked_options(
@@ -264,11 +353,18 @@ def capital(word: str) -> str:
 
 
 def _option(
-    spec: OptionSpec, given: Mapping[str, str], t: Translator, errors: Mapping[str, str]
+    spec: OptionSpec,
+    card: ModelCard,
+    given: Mapping[str, str],
+    t: Translator,
+    errors: Mapping[str, str],
 ) -> OptionField:
     key, default = f"generate.option.{spec.name}", plain(spec.default)
     value = given.get(spec.name, "").strip() or default
-    words = tuple((c, t.either(f"generate.choice.{spec.name}.{c}", c)) for c in spec.choices)
+    named = {label.name: label.display(t.language) for label in card.classes}
+    words = tuple(
+        (c, t.either(f"generate.choice.{spec.name}.{c}", named.get(c, c))) for c in spec.choices
+    )
     shown = dict(words).get(default, default)
     if _is_number(spec):
         shown = Format(t.language).number(float(str(spec.default)))

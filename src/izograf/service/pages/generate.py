@@ -24,6 +24,7 @@ from izograf.service.pages.rendering import language_of, local_path, render, tra
 
 router = APIRouter(include_in_schema=False)
 
+FILLED = {"model", "class", "prompt", "dice"}  # one of them in the address fills the form
 FORM = "form"  # the field of errors that belong to no field
 
 
@@ -32,7 +33,7 @@ def show_form(request: Request, service: Running, identity: Viewer) -> Response:
     query = request.query_params
     if (picture := query.get("from")) is not None:
         typed = _typed_from_picture(service, identity, picture)
-    elif "model" in query or "class" in query or "dice" in query:
+    elif FILLED & query.keys():
         typed = composer.typed_in(query)
         typed = replace(typed, options={}) if "reset" in query else typed
         typed = replace(typed, seed="") if "dice" in query else typed

@@ -77,8 +77,9 @@ class Showing:
 
     def condition(self, model: str, asked: GenerationRequest | None, label: str) -> str:
         """The condition in words; empty for none."""
-        name = label if asked is None else asked.condition.get("class", "")
-        return self.word(model, name)
+        if asked is None or asked.condition.get("type") == "text":
+            return self.word(model, label)
+        return self.word(model, asked.condition.get("class", ""))
 
     def word(self, model: str, name: str) -> str:
         """A class of a model in the reader's language; its identifier if the model is gone."""
@@ -120,13 +121,18 @@ def visible_image(service: Service, identity: Identity, image_id: str) -> Stored
 
 def generate_link(asked: GenerationRequest, *, seed: int, num_images: int = 1) -> str:
     """The address of the form that makes pictures, filled in with these settings."""
-    from izograf.service.pages.composer import ANY, PREFIX, plain  # it shows models, as we do
+    # composer shows models, as we do
+    from izograf.service.pages.composer import ANY, PREFIX, plain, prompt_fields
 
     options = {f"{PREFIX}{name}": plain(value) for name, value in asked.options.items()}
     fields: dict[str, Any] = {
         "model": asked.model, "class": asked.condition.get("class", ANY), "seed": seed,
         "number": num_images,
     }  # fmt: skip
+    if asked.condition.get("type") == "text":
+        del fields["class"]
+        names = ("prompt", "negative", "style")
+        fields |= {k: v for k, v in zip(names, prompt_fields(asked.condition), strict=True) if v}
     return "/?" + urlencode(fields | options)
 
 

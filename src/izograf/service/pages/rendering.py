@@ -18,6 +18,8 @@ from starlette.responses import HTMLResponse
 from izograf import __version__
 from izograf.schema.job import StoredImage
 from izograf.schema.labels import LANGUAGES
+from izograf.schema.prompting import remarks_of
+from izograf.schema.request import GenerationRequest
 from izograf.service.access import Identity, identity_of
 from izograf.service.context import Service
 from izograf.service.pages import i18n
@@ -69,6 +71,7 @@ def environment() -> Environment:
         "version": __version__,
         "strings": strings,
         "class_word": class_word,
+        "prompt_remarks": prompt_remarks,
         "scale": scale,
         "languages": i18n.NAMES,
         "themes": THEMES,
@@ -168,6 +171,16 @@ def class_word(context: Context, model: str, label: str) -> str:
                     return _capital(known.display(context["lang"]))
     translate: i18n.Translator = context["t"]
     return translate("common.picture.unconditioned") if label == "image" else _capital(label)
+
+
+@pass_context
+def prompt_remarks(context: Context, request: GenerationRequest | None) -> tuple[str, ...]:
+    """What the author of a prompt should read about it; nothing for other requests."""
+    service: Service | None = context["service"]
+    if request is None or service is None or request.condition.get("type") != "text":
+        return ()
+    cards = (card for card in service.catalogue.generators() if card.name == request.model)
+    return next((remarks_of(card, request.condition) for card in cards), ())
 
 
 @pass_context

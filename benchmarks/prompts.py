@@ -1,0 +1,152 @@
+"""Does a text model draw what it is told, and the same in both languages?
+
+For held-out photographs the class and one measured attribute are said in a sentence of a frame
+that no training caption has. The judge, a classifier of real photographs that took no part in the
+training, names the class of what was drawn; the attribute is measured as it is in photographs. "By
+chance" is how often the attribute is there when the same class is asked for without it.
+
+    python benchmarks/prompts.py --data scenes --prompts 300
+
+The last table is the prompt of the paper that asked for this program, over 50 seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import Report, Table
+
+# isort: split
+import torch
+from torch import Tensor
+
+from izograf.checkpoints.load import load_generator
+from izograf.core.devices import cache_folder, configure_threads
+from izograf.core.pixels import to_uint8
+from izograf.core.types import Generator, TextConditioned
+from izograf.data.attributes import measure
+from izograf.data.captions import compose
+from izograf.data.dataset import load_images
+from izograf.metrics.extractors import ExtractorSource, open_extractor
+from izograf.models.classifier import build_classifier
+from izograf.schema.labels import LANGUAGES, ClassLabel
+from izograf.schema.library import find_model
+
+PAPER = {"ru": "Ландшафт с горами и рекой", "en": "A landscape with mountains and a river"}
+LANDSCAPES = ("glacier", "mountain")
+ASKED = ("sky", "brightness", "light", "greyscale")
+BATCH = 25
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A class, one attribute with its value, and the sentence that says both."""
+
+    label: ClassLabel
+    attribute: str
+    value: str
+    sentence: Mapping[str, str]
+    plain: Mapping[str, str]
+
+
+def wishes(data: Path, size: int, count: int) -> list[Wish]:
+    """What is true of `count` held-out photographs, each attribute equally often."""
+    held_out = load_images([data], size, split="test", cache_dir=cache_folder() / "data")
+    measured = measure(held_out.images).per_picture()
+    rng = random.Random(0)
+    found: list[Wish] = []
+    while len(found) < count:
+        attribute = ASKED[len(found) % len(ASKED)]
+        index = rng.randrange(len(held_out))
+        values = measured[index].get(attribute, ())
+        if not values or (values == ("none",) and attribute == "sky"):
+            continue
+        if attribute in ("brightness", "light") and values in (("normal",), ("neutral",)):
+            continue  # nobody asks for the ordinary
+        label = held_out.classes[int(held_out.class_ids[index])]
+        said = {way: compose(label, {attribute: values}, rng, way, True) for way in LANGUAGES}
+        plain = {way: compose(label, {}, rng, way, True) for way in LANGUAGES}
+        found.append(Wish(label, attribute, values[0], said, plain))
+    return found
+
+
+def draw(generator: Generator, prompts: Sequence[str], options: Mapping[str, Any]) -> Tensor:
+    """A picture of each prompt, uint8 [N,3,S,S]; picture i has seed i."""
+    assert isinstance(generator, TextConditioned)
+    made = []
+    for start in range(0, len(prompts), BATCH):
+        part = prompts[start : start + BATCH]
+        condition = generator.text_condition(part)
+        made.append(
+            to_uint8(generator.sample(condition, range(start, start + len(part)), options=options))
+        )
+        print(f"\r{start + len(part)}/{len(prompts)}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return torch.cat(made)
+
+
+def shares(found: Sequence[bool]) -> float:
+    return 100 * sum(found) / max(1, len(found))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="pictures with a test split")
+    parser.add_argument("--model", default="scenes-text")
+    parser.add_argument("--judge", default="scenes-judge")
+    parser.add_argument("--prompts", type=int, default=300, help="sentences in each language")
+    parser.add_argument("--steps", type=int, help="default: the model's")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    options.quick = False
+    configure_threads()
+    generator, placement = load_generator(options.model)
+    sampling = {} if options.steps is None else {"num_inference_steps": options.steps}
+    source = ExtractorSource(
+        weights=find_model(options.judge), networks={"classifier": build_classifier}
+    )
+    judge: Any = open_extractor("judge", source)
+    names = list(judge.classes)
+    asked = wishes(options.data, generator.card.image_size, options.prompts)
+
+    made = {way: draw(generator, [w.sentence[way] for w in asked], sampling) for way in LANGUAGES}
+    without = draw(generator, [w.plain["en"] for w in asked], sampling)
+    table = Table(f"{generator.card.name}, {len(asked)} sentences a language, % that agree")
+    for way in LANGUAGES:
+        verdict = judge.logits(made[way]).argmax(1).tolist()
+        right = [names[v] == w.label.name for v, w in zip(verdict, asked, strict=True)]
+        row = {"language": way, "class (judge)": shares(right)}
+        table.rows.append(row | agreements(made[way], asked))
+    table.rows.append({"language": "by chance", "class (judge)": "", **agreements(without, asked)})
+
+    paper = Table("the paper's prompt, 50 seeds, % that the judge calls")
+    for prompt in PAPER.values():
+        verdict = judge.logits(draw(generator, [prompt] * 50, sampling)).argmax(1).tolist()
+        called = [names[v] for v in verdict]
+        paper.rows.append(
+            {"prompt": prompt, "mountain or glacier": shares([c in LANDSCAPES for c in called])}
+        )
+    return Report("prompts", placement.precision, [table, paper]).show(options)
+
+
+def agreements(pictures: Tensor, asked: Sequence[Wish]) -> dict[str, float]:
+    """Per cent of pictures with the value asked for, by attribute and over all."""
+    found = measure(pictures).per_picture()
+    agrees = [w.value in f.get(w.attribute, ()) for f, w in zip(found, asked, strict=True)]
+    each = {
+        name: shares([a for a, w in zip(agrees, asked, strict=True) if w.attribute == name])
+        for name in ASKED
+    }
+    return {"attribute": shares(agrees), **each}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
