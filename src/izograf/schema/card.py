@@ -26,7 +26,8 @@ class ModelCard:
     Attributes:
         name: short identifier, `[a-z0-9-]+`.
         family: key of the generator registry that knows how to sample it.
-        task: what the model is for: to "generate" pictures, "classify" or "autoencode" them.
+        task: what the model is for: to "generate" pictures, "classify", "upscale" or "autoencode"
+            them, or to "rank" them by a text.
         network: `{"name": registry key, "config": {...}}`, rebuilt exactly from this.
         image_size: height and width of a sample in pixels.
         conditions: kinds of condition accepted, from `class text image mask attributes`.

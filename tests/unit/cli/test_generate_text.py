@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from izograf.core.devices import Placement
 from izograf.generators.render import read_png
+from izograf.schema.library import read_card
 
 QUICK = ("--steps", 2, "--device", "cpu", "--precision", "fp32")
 
@@ -165,20 +167,28 @@ def test_a_model_of_classes_refuses_a_prompt(
     assert sentence.endswith("does not read prompts. It takes classes: use --class.")
 
 
+class Mute:
+    """A model that reads prompts and knows nothing of pictures."""
+
+    def __init__(self, folder: Path) -> None:
+        self.card = read_card(folder)
+
+    def text_condition(self, *_: object) -> None:
+        raise AssertionError("nothing is to be read")
+
+    def sample(self, *_: object, **__: object) -> None:
+        raise AssertionError("nothing is to be drawn")
+
+
 def test_a_model_that_cannot_rank_refuses_before_it_draws(
-    izograf: Any, text_model: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+    refused: Callable[..., str], text_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from izograf.generators.text_to_image import TextToImageGenerator
+    def load(*_: object, **__: object) -> tuple[Mute, Placement]:
+        return Mute(text_model), Placement("cpu", "fp32")
 
-    def sample(*_: object, **__: object) -> None:
-        raise AssertionError("it draws")
-
-    monkeypatch.delattr(TextToImageGenerator, "agreement")
-    monkeypatch.setattr(TextToImageGenerator, "sample", sample)
-    outcome = izograf("generate", "sea", "--best-of", 3, "-m", text_model, *QUICK, "-o", "out")
-    assert outcome.code == 2
-    assert "cannot compare pictures with a prompt: leave out --best-of." in outcome.err
-    assert names(here) == []
+    monkeypatch.setattr("izograf.checkpoints.load.load_generator", load)
+    sentence = refused("generate", "sea", "--best-of", 3, "-m", text_model, *QUICK, "-o", "out")
+    assert sentence.endswith("cannot compare pictures with a prompt: leave out --best-of.")
 
 
 def test_existing_files_are_kept(generate: Callable[..., Any], here: Path) -> None:

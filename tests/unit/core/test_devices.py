@@ -135,3 +135,13 @@ def test_the_fingerprint_is_made_of_texts_and_names_the_precision() -> None:
     assert all(type(value) is str and value for value in facts.values())
     assert facts["precision"] == "bf16"
     assert facts != fingerprint(Placement("cpu", "fp32"))
+
+
+def test_half_precision_is_for_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_placement("mps", "fp16").dtype == torch.float16
+    assert choose_placement("auto", "auto", half_on_mps=True) == Placement("mps", "fp16")
+    assert choose_placement("auto", "auto") == Placement("mps", "fp32")
+    assert choose_placement("auto", "fp32", half_on_mps=True) == Placement("mps", "fp32")
+    assert choose_placement("cpu", "fp32", half_on_mps=True) == Placement("cpu", "fp32")

@@ -233,8 +233,8 @@ def test_a_card_without_its_text_encoder_is_refused(folder: Path) -> None:
     for facts, sentence in (
         (without, "lacks its text encoder"),
         ({**without, "text": {"network": text["network"]}}, "has no vocabulary"),
-        ({**without, "text": {**text, "network": other}}, "card of 'text-to-image'"),
-        ({**without, "text": {**text, "vocabulary": "sea"}}, "card of 'text-to-image'"),
+        ({**without, "text": {**text, "network": other}}, "do not fit its card"),
+        ({**without, "text": {**text, "vocabulary": "sea"}}, "num_words is 1, but"),
     ):
         with pytest.raises(CardError, match=sentence):
             build(replace(card, sampling=facts), tensors, place)

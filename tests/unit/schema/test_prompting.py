@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from izograf.schema.attributes import phrase
@@ -185,6 +185,7 @@ def test_a_card_without_a_vocabulary_reads_anything() -> None:
     assert known.words == WORDS
 
 
+@settings(max_examples=30)
 @given(prompt=st.text(max_size=40), negative=st.text(max_size=20), styled=st.booleans())
 def test_whatever_is_typed_survives_the_way_through_a_record(
     prompt: str, negative: str, styled: bool
