@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from izograf.schema.options import OptionValue
 
 UPSCALER = "upscaler"
+MAX_BEST_OF = 64
 
 
 def generate_image_from_text(
@@ -68,6 +69,7 @@ def generate_image_from_text(
     from izograf.generators.render import render, save_png, upscaled
     from izograf.generators.sheet import to_pil
     from izograf.generators.upscaler import load_upscaler
+    from izograf.schema.errors import InvalidInput
     from izograf.schema.library import default_text_model
     from izograf.schema.prompting import compose_prompt
     from izograf.schema.record import check_factor
@@ -75,6 +77,8 @@ def generate_image_from_text(
     from izograf.schema.resolve import resolve_request
 
     path = None if output_file is None else _png(output_file)
+    if not 1 <= best_of <= MAX_BEST_OF:
+        raise InvalidInput(f"best_of must be from 1 to {MAX_BEST_OF}, got {best_of}.")
     if upscale != 1:
         check_factor(upscale)
     model = default_text_model() if model is None else model

@@ -99,7 +99,7 @@ def test_another_format_is_refused_before_anything_is_loaded(name: str, tmp_path
         ({"style": "noire"}, "Unknown style"),
         ({"attributes": ["sky=plaid"]}, "Unknown value 'plaid'"),
         ({"wings": 2}, "has no option 'wings'"),
-        ({"best_of": 0}, "num_images must be from 1"),
+        ({"best_of": 0}, "best_of must be from 1"),
         ({"model": "no-such-model"}, "Unknown model"),
     ],
 )

@@ -43,6 +43,6 @@ ClassColumn = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, or fp16 on a GPU.")]
 Backend = Annotated[str, typer.Option(help="auto, eager, compile or openvino.")]
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON array on standard output.")]

@@ -9,6 +9,7 @@ from izograf.recipes.registry import RunRequest, recipe
 from izograf.training.run import Job
 
 NAME = "diffusion-unet"
+WIDTH = 96
 PAPER = "Lipman et al. 2023 (arXiv:2210.02747); U-Net after Dhariwal & Nichol 2021"
 
 
@@ -28,7 +29,7 @@ def unet_config(image_size: int, num_classes: int) -> UNetConfig:
         image_size=image_size,
         num_classes=num_classes,
         patch_size=patch_size,
-        width=96,
+        width=WIDTH,
         multipliers=multipliers,
         depth=2,
         attention=(bottom,),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from izograf.diffusion.precondition import PRECONDITIONERS
 from izograf.recipes.denoising import DEFAULTS, TAKES, denoising_job
-from izograf.recipes.diffusion_unet import unet_config
+from izograf.recipes.diffusion_unet import WIDTH, unet_config
 from izograf.recipes.prompts import Prompts
 from izograf.recipes.registry import RunRequest, recipe
 from izograf.training.run import Job
@@ -32,7 +32,7 @@ def text_to_image(request: RunRequest) -> Job:
     prompts = Prompts.open(
         request.hyperparameters.text_encoder or "",
         request,
-        request.hyperparameters.placement(width=unet_config(request.image_size, 0).width),
+        request.hyperparameters.placement(width=WIDTH),
     )
     return denoising_job(
         request,

@@ -36,6 +36,7 @@ def compose_prompt(
     negative: str = "",
     given: Sequence[str] = (),
     style: str | None = None,
+    presets: Mapping[str, Style] | None = None,
 ) -> Prompted:
     """The condition for a prompt, in whose language everything else is said.
 
@@ -43,6 +44,7 @@ def compose_prompt(
         given: attributes, `sky=orange`, `небо=оранжевое`: the same condition in another form, said
             after the prompt or in place of it.
         style: a preset whose words are put around the prompt.
+        presets: those there are; None for the bundled ones and the user's own.
 
     Raises:
         InvalidInput: the model reads no prompts, an unknown attribute or value, or nothing asked.
@@ -58,7 +60,7 @@ def compose_prompt(
         raise InvalidInput("The prompt is empty: say in a few words what the picture shows.")
     remarks, named = remarks_on(card, (words, negative), language), {}
     if style is not None:
-        preset = find_style(style)
+        preset = find_style(style, presets)
         named = {"style": preset.name, "asked": words}
         words, negative = preset.apply(words, negative, language=language)
         remarks = (*remarks, *_on_style(card, preset, language))

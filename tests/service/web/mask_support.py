@@ -35,10 +35,10 @@ HOST = """
 {% block content %}
 <h1>Mask</h1>
 <form method="post" action="/mask-host" enctype="multipart/form-data">
-  <label>Picture <input type="file" id="own" accept="image/*"></label>
+  <label class="field">Picture <input class="mask-file" type="file" id="own"></label>
   {{ mask.editor("mask", src="/mask-picture?" ~ request.url.query, picture_field="own",
                  alt="A test") }}
-  <button id="send">Send</button><button type="reset">Reset</button>
+  <button class="button" id="send">Send</button><button class="button" type="reset">Reset</button>
 </form>
 {% endblock %}
 {% block scripts %}{{ mask.texts() }}{% endblock %}
@@ -151,7 +151,7 @@ def serving(folder: Path) -> Iterator[Callable[..., Hosted]]:
                 context = opened.new_context(**{"base_url": served.url} | shape | options)
                 page = windows[repr(options)] = context.new_page()
                 page.on("pageerror", lambda error: errors.append(str(error)))
-                page.set_default_timeout(40_000)
+                page.set_default_timeout(60_000)
             return Hosted(windows[repr(options)], sent)
 
         yield window

@@ -6,6 +6,8 @@ import json
 import struct
 import zlib
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from web_support import wait_until_ended
 
 from izograf.schema.errors import InvalidInput
 from izograf.schema.labels import ClassLabel
+from izograf.schema.library import ZOO, read_card
 from izograf.service.catalogue import Catalogue
 from izograf.service.pngtext import LONGEST_TEXT, SIGNATURE, read_texts
 from izograf.service.search import class_in_prompt, search_text
@@ -139,12 +142,30 @@ def test_p16_another_program_s_parameters_are_understood(client: TestClient, for
     assert client.post("/api/v1/jobs", json=request).status_code == 202
 
 
+OLD_SAMPLERS = ("ddpm", "dpm-solver++", "euler", "heun")
+
+
+@pytest.fixture
+def old_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A model trained before most samplers were there."""
+    card = read_card(ZOO / "scenes")
+    options = tuple(
+        replace(option, choices=OLD_SAMPLERS) if option.name == "sampler" else option
+        for option in card.options
+    )
+    (tmp_path / "models" / "old").mkdir(parents=True)
+    written = replace(card, name="old", options=options).dumps()
+    (tmp_path / "models" / "old" / "card.json").write_text(written, encoding="utf-8")
+    monkeypatch.setenv("IZOGRAF_MODELS", str(tmp_path / "models"))
+    return "old"
+
+
 @pytest.mark.parametrize(("theirs", "ours"), [("DDIM", "euler"), ("Euler a", "ddpm")])
 def test_a_sampler_the_model_lacks_is_the_same_method_by_another_name(
-    client: TestClient, theirs: str, ours: str
+    old_model: str, client: TestClient, theirs: str, ours: str
 ) -> None:
     text = f"snowy mountains\nSteps: 20, Sampler: {theirs}, CFG scale: 7, Seed: 1, Size: 64x64"
-    found = send(client, text, "text/plain").json()
+    found = send(client, text, "text/plain", model=old_model).json()
     assert found["request"]["options"]["sampler"] == ours
     assert not found["remarks"]
 

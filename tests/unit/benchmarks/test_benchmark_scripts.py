@@ -29,6 +29,7 @@ def test_every_script_is_tested_and_described(benchmarks: Path) -> None:
     scripts = {path.stem for path in benchmarks.glob("*.py")} - set(SHARED)
     assert scripts == {
         "sampling", "training", "startup", "attention", "service", "backbones", "quality",
+        "prompts",
     }  # fmt: skip
     text = (benchmarks / "README.md").read_text(encoding="utf-8")
     assert all(f"{name}.py" in text for name in scripts)

@@ -122,3 +122,14 @@ def test_what_does_not_fit_into_memory_is_refused(refused, photo, upscaler, monk
     monkeypatch.setattr(module, "free_bytes", lambda device: 1000)  # noqa: ARG005
     sentence = refused("upscale", photo, "-o", "large.png", "-m", upscaler)
     assert sentence.startswith("Enlarging 12 x 10 pixels 4 times needs about 0.0 GB of memory")
+
+
+def test_a_script_gets_the_enlarged_picture_too(izograf, here, trained, upscaler) -> None:
+    from izograf import generate_image_from_text
+
+    assert upscaler.is_dir()
+    place = {"device": "cpu", "precision": "fp32", "num_inference_steps": 2}
+    model = str(trained("text-to-image"))
+    picture = generate_image_from_text("sea", "sea.png", model=model, upscale=2, **place)
+    assert picture.size == (32, 32)
+    assert izograf("verify", here / "sea.png").out.endswith("sea.png: bit-exact\n")

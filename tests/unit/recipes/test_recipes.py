@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from izograf.core.types import Batch, Condition, Phase
 from izograf.data.dataset import load_images
 from izograf.generators.autoencoder import split_weights
 from izograf.generators.network import build_network
+from izograf.generators.text_to_image import PREFIX
 from izograf.models.unet import UNetConfig, build_unet
 from izograf.recipes import parts
 from izograf.recipes.diffusion_unet import unet_config
@@ -35,6 +37,9 @@ SETTINGS = {
     "ae": ("width=8", "latent_dim=8"),
     "vae": ("width=8", "latent_dim=8"),
     "cvae": ("width=8", "latent_dim=8"),
+    "clip": ("width=32", "depth=1", "head_dim=16", "image_width=16", "image_depth=1"),
+    "text-to-image": ("width=16", "depth=1", "head_dim=16"),
+    "upscaler": ("width=8", "depth=1"),
 }
 BASE = Hyperparameters(images=16, batch_size=8, device="cpu", precision="fp32")
 
@@ -44,21 +49,24 @@ def sets(pictures):
     return [load_images([pictures], 16, split=split) for split in ("train", "test")]
 
 
-@pytest.fixture(scope="module")
-def autoencoder(sets, tmp_path_factory) -> str:
-    """The folder of an untrained autoencoder for the tiny pictures."""
-    folder = tmp_path_factory.mktemp("models") / "tiny-autoencoder"
-    chosen = replace(BASE, settings=SETTINGS["kl-autoencoder"])
-    job = RECIPES["kl-autoencoder"].build(RunRequest(folder.name, *sets, "CC0-1.0", chosen))
+def untrained(recipe: str, sets, folder: Path) -> str:
+    """The folder of an untrained model for the tiny pictures."""
+    chosen = replace(BASE, settings=SETTINGS[recipe])
+    job = RECIPES[recipe].build(RunRequest(folder.name, *sets, "CC0-1.0", chosen))
     modules = MovingAverage(job.objective.modules, job.objective.averaged, share=0.05).modules
     job.export(modules, folder, {})
     return str(folder)
 
 
 @pytest.fixture(scope="module")
-def needs(autoencoder):
+def needs(sets, tmp_path_factory):
     """needs(recipe) -> the choices without which it cannot be run."""
-    return lambda recipe: dict.fromkeys(RECIPES[recipe].needs, autoencoder)
+    models = tmp_path_factory.mktemp("models")
+    made = {
+        "autoencoder": untrained("kl-autoencoder", sets, models / "tiny-autoencoder"),
+        "text_encoder": untrained("clip", sets, models / "tiny-clip"),
+    }
+    return lambda recipe: {name: made[name] for name in RECIPES[recipe].needs}
 
 
 @pytest.fixture
@@ -116,7 +124,8 @@ def test_an_export_loads_into_the_network_its_card_describes(recipe, request_for
     job.export(state.average.modules, tmp_path, {"images_seen": state.images_seen})
     card = read_card(tmp_path)
     tensors, _ = split_weights(read_weights(tmp_path, card))
-    size = card.network["config"]["image_size"]
+    tensors = {name: t for name, t in tensors.items() if not name.startswith(PREFIX)}
+    size = card.network["config"].get("image_size")
     network = build_network(card, tensors, CPU, image_size=size)
     assert sum(p.numel() for p in network.parameters()) > 1000
     assert card.recipe["images_seen"] == 16
@@ -242,6 +251,9 @@ SUPPORTED = {
     "dcgan": (8, 16, 32, 64),
     "classifier": (16, 32, 48, 64),
     "latent-diffusion": (16,),  # that of its autoencoder
+    "clip": (16, 32, 48, 64),
+    "text-to-image": (16,),  # that of its text encoder
+    "upscaler": (2, 4, 8, 12, 16, 24, 28, 32, 40, 48, 64, 66),
     "kl-autoencoder": (8, 12, 16, 24, 28, 32, 40, 48, 64, 66),
     **dict.fromkeys(("ae", "vae", "cvae"), (4, 8, 12, 16, 24, 28, 32, 40, 48, 64)),
 }
@@ -255,7 +267,9 @@ def test_a_picture_size_is_either_supported_or_refused_in_a_sentence(
     if image_size in SUPPORTED[recipe]:
         assert RECIPES[recipe].build(request).training.images == 16
     else:
-        with pytest.raises(InvalidInput, match=r"image_size must be|use --image-size 16"):
+        with pytest.raises(
+            InvalidInput, match=r"image_size must be|use --image-size 16|an even --image"
+        ):
             RECIPES[recipe].build(request)
 
 

@@ -95,6 +95,24 @@ def test_the_card_says_what_the_model_is_and_how_pictures_were_made_small(tmp_pa
     assert card.recipe["evaluated"]["psnr"] == 30.0
 
 
+def test_a_run_can_start_from_another_upscaler_and_names_it(tmp_path: Path) -> None:
+    first = RECIPES["upscaler"].build(request(seed=1))
+    assert first.export is not None
+    first.export(averaged(first), tmp_path / "first", {})
+    second = RECIPES["upscaler"].build(request(seed=2, init_from=str(tmp_path / "first")))
+    fresh = RECIPES["upscaler"].build(request(seed=2))
+    theirs, ours, others = (
+        job.objective.modules["upscaler"].state_dict() for job in (first, second, fresh)
+    )
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4)  # float16 on disk
+    assert not torch.allclose(theirs["head.weight"], others["head.weight"], atol=1e-3)
+    assert second.export is not None
+    second.export(averaged(second), tmp_path / "second", {})
+    parent = read_card(tmp_path / "first")
+    assert read_card(tmp_path / "second").parents == (f"tiny@{parent.fingerprint}",)
+
+
 def test_without_held_out_pictures_a_sheet_is_still_shown(tmp_path: Path) -> None:
     job = RECIPES["upscaler"].build(request(held_out=0))
     assert job.evaluate is None

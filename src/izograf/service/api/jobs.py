@@ -12,6 +12,7 @@ from izograf.schema.errors import InvalidInput, NotFound
 from izograf.schema.job import EventKind, Job, Status
 from izograf.schema.prompting import compose_prompt, remarks_of
 from izograf.schema.request import GenerationRequest
+from izograf.schema.styles import usable_styles
 from izograf.service import orders
 from izograf.service.access import Forbidden, Identity, User, Viewer
 from izograf.service.api import shapes
@@ -144,6 +145,7 @@ def request_of(
             negative=asked.negative_prompt,
             given=asked.attributes,
             style=asked.style,
+            presets=usable_styles()[0],
         ).condition
     return GenerationRequest(order.model, condition, order.num_images, seed, order.options, towards)
 

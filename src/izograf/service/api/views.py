@@ -14,6 +14,7 @@ from izograf.schema.job import Job, StoredImage
 from izograf.schema.labels import ClassLabel, both_languages
 from izograf.schema.library import Listed
 from izograf.schema.options import OptionSpec
+from izograf.schema.resolve import MAX_PROMPT
 from izograf.service.api import shapes
 from izograf.store import pages
 from izograf.store.collections import StoredCollection
@@ -186,7 +187,23 @@ def condition_schema(card: ModelCard) -> dict[str, Any]:
     if card.classes:
         names = [{"const": c.name, "title": both_languages(c)} for c in card.classes]
         kinds.insert(0, _condition_kind({"type": {"const": "class"}, "class": {"oneOf": names}}))
+    if "text" in card.conditions:
+        kinds.insert(0, _text_kind())
     return {"$schema": SCHEMA, "oneOf": kinds}
+
+
+def _text_kind() -> dict[str, Any]:
+    words = {"type": "string", "maxLength": MAX_PROMPT}
+    described = _condition_kind(
+        {
+            "type": {"const": "text"},
+            "prompt": words,
+            "negative_prompt": words,
+            "attributes": {"type": "array", "items": {"type": "string"}},
+            "style": {"type": "string"},
+        }
+    )
+    return described | {"required": ["type"]}
 
 
 def _condition_kind(properties: dict[str, Any]) -> dict[str, Any]:

@@ -292,8 +292,9 @@ def _text_condition(
         return {"type": "none"}
     try:
         prompted = compose_prompt(
-            card, typed.prompt, negative=typed.negative, given=given, style=typed.style or None
-        )
+            card, typed.prompt, negative=typed.negative, given=given, style=typed.style or None,
+            presets=usable_styles()[0],
+        )  # fmt: skip
     except (NotFound, InvalidInput) as error:
         errors["prompt"] = str(error)
         return {"type": "none"}

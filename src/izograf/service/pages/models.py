@@ -76,7 +76,7 @@ class Score:
     raw: Mapping[str, Any]
 
 
-HELPERS = ("classify", "autoencode")  # tasks of models that others need
+HELPERS = ("classify", "upscale", "autoencode")  # tasks of models that others need
 
 
 @router.get("/models")

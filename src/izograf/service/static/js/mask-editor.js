@@ -59,6 +59,7 @@ class MaskEditor extends HTMLElement {
     this.view.show(width, height);
     this.zoomed();
     if (this.mask?.width === width && this.mask.height === height) return;
+    const chosen = this.mask ? null : this.field.input.files[0];  // before the picture was there
     this.mask = new Mask(width, height);
     this.history = new History(this.mask);
     this.cursor = [Math.floor(width / 2) + 0.5, Math.floor(height / 2) + 0.5];
@@ -66,7 +67,7 @@ class MaskEditor extends HTMLElement {
     this.guide.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.sizeField.max = String(Math.max(8, Math.round(Math.max(width, height) / 2)));
     this.setSize(Math.max(1, Math.round(Math.min(width, height) / 10)));
-    if (this.field.input.files[0]) this.load(this.field.input.files[0]);
+    if (chosen) this.load(chosen);
     else this.changed();
   }
 

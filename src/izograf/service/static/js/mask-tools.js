@@ -100,7 +100,7 @@ export class Pointers {
 
   #begin(event) {
     const { editor } = this;
-    if (!editor.mask || event.button === 2) return;
+    if (!editor.mask || event.button === 2 || event.target.closest("button")) return;
     event.preventDefault();
     editor.stage.focus({ preventScroll: true });
     editor.stage.setPointerCapture(event.pointerId);
