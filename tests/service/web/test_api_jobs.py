@@ -216,10 +216,14 @@ def test_p2_a_job_that_kills_its_workers_is_dead(make_service: MakeService) -> N
 def test_a_full_queue_says_when_to_come_again(make_service: MakeService) -> None:
     service = make_service(engine=FakeEngine(step_seconds=60), max_queued_per_owner=2)
     with TestClient(create_app(service), base_url="http://localhost") as client:
-        answers = [client.post("/api/v1/jobs", json=order()) for _ in range(8)]
-        assert answers[0].status_code == 202
-        assert_problem(answers[-1], 429, "queue_full")
-        assert int(answers[-1].headers["retry-after"]) > 0
+        first = client.post("/api/v1/jobs", json=order())
+        assert first.status_code == 202
+        for _ in range(50):  # the engine takes up some, as fast as it gets round to it
+            answer = client.post("/api/v1/jobs", json=order())
+            if answer.status_code != 202:
+                break
+        assert_problem(answer, 429, "queue_full")
+        assert int(answer.headers["retry-after"]) > 0
 
 
 def test_others_see_nothing_of_a_job(make_service: MakeService) -> None:

@@ -155,5 +155,5 @@ def test_without_its_upscaler_it_cannot_be_verified(enlarged, folder: Path) -> N
     with pytest.raises(InvalidInput, match="has other weights now"):
         verify(pixels, other, generator_, environment)
     shutil.rmtree(folder)
-    with pytest.raises(NotFound, match="tiny-upscaler"):
+    with pytest.raises(NotFound, match="Unknown model"):
         verify(pixels, record, generator_, environment)
