@@ -1,9 +1,4 @@
-"""For a script: a picture in one call.
-
-from izograf import generate_image_from_text
-
-generate_image_from_text("закат над морем", "sea.png")
-"""
+"""For a script: a picture in one call, `generate_image_from_text("закат над морем", "sea.png")`."""
 
 from __future__ import annotations
 
@@ -18,9 +13,6 @@ if TYPE_CHECKING:
     from izograf.core.devices import Placement
     from izograf.core.types import Generator
     from izograf.schema.options import OptionValue
-
-UPSCALER = "upscaler"
-MAX_BEST_OF = 64
 
 
 def generate_image_from_text(
@@ -70,10 +62,10 @@ def generate_image_from_text(
     from izograf.generators.sheet import to_pil
     from izograf.generators.upscaler import load_upscaler
     from izograf.schema.errors import InvalidInput
-    from izograf.schema.library import default_text_model
+    from izograf.schema.library import DEFAULT_UPSCALER, default_text_model
     from izograf.schema.prompting import compose_prompt
     from izograf.schema.record import check_factor
-    from izograf.schema.request import GenerationRequest
+    from izograf.schema.request import MAX_BEST_OF, GenerationRequest
     from izograf.schema.resolve import resolve_request
 
     path = None if output_file is None else _png(output_file)
@@ -96,7 +88,9 @@ def generate_image_from_text(
     picture = best(generator, request, pictures, 1)[0] if best_of > 1 else pictures[0]
     if upscale != 1:
         place = {"device": placement.device, "precision": placement.precision}
-        picture = upscaled(picture, load_upscaler(UPSCALER, **place), UPSCALER, upscale)
+        picture = upscaled(
+            picture, load_upscaler(DEFAULT_UPSCALER, **place), DEFAULT_UPSCALER, upscale
+        )
     if path is not None:
         save_png(path, picture)
     return to_pil(picture.pixels)

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from izograf.core.memory import available_memory
 from izograf.data.layout import Split
 from izograf.data.preprocess import Pixels
-from izograf.data.storage import available_memory
 from izograf.schema.errors import DataError, UnsafeFile
 
 _IMAGES = ("images", "x", "data", "arr_0")

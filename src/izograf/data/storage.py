@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from izograf.core.memory import available_memory
 from izograf.data.preprocess import Pixels
 from izograf.schema.errors import StorageError
 
@@ -100,30 +101,3 @@ def refusals_explained(folder: Path) -> Iterator[None]:
 def is_large(num_bytes: int) -> bool:
     """Whether so much data should be memory-mapped: more than a quarter of available memory."""
     return num_bytes > available_memory() // 4
-
-
-def available_memory() -> int:
-    """Bytes that can still be allocated, within this process's container where it has one."""
-    return min(_system_memory(), _container_memory())
-
-
-def _system_memory() -> int:
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass  # not Linux
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (ValueError, OSError, AttributeError):
-        return 4 * 2**30  # a system that does not tell: a modest guess
-
-
-def _container_memory() -> int:
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = int((group / "memory.max").read_text(encoding="ascii"))
-        return max(0, limit - int((group / "memory.current").read_text(encoding="ascii")))
-    except (OSError, ValueError):  # no control group, or its limit is "max"
-        return 2**63 - 1

@@ -75,14 +75,14 @@ PREFIX = "autoencoder."  # of its tensors among those of a model that decodes wi
 
 
 def split_weights(
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor], prefix: str = PREFIX
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The tensors of a latent model's own network, and those of its autoencoder."""
-    own = {key: value for key, value in tensors.items() if not key.startswith(PREFIX)}
-    autoencoder = {
-        key.removeprefix(PREFIX): value for key, value in tensors.items() if key.startswith(PREFIX)
+    """The tensors of a model's own network, and those of the part within it, its autoencoder."""
+    own = {key: value for key, value in tensors.items() if not key.startswith(prefix)}
+    part = {
+        key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
     }
-    return own, autoencoder
+    return own, part
 
 
 def described_codec(codec: LatentCodec) -> dict[str, Any]:

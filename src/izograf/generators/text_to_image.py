@@ -10,6 +10,7 @@ from izograf.core.devices import Placement
 from izograf.core.rng import Seed
 from izograf.core.types import Condition, Generator, OnStep, ignore
 from izograf.generators import diffusion
+from izograf.generators.autoencoder import split_weights
 from izograf.generators.reader import Reader, read_reader
 from izograf.generators.registry import FAMILIES, TakesGuide
 from izograf.schema.card import ModelCard
@@ -63,8 +64,7 @@ def build(
     described = card.sampling.get("text")
     if not isinstance(described, Mapping):
         raise CardError(f"The card of {card.name!r} lacks its text encoder.")
-    text = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
-    own = {key: value for key, value in tensors.items() if not key.startswith(PREFIX)}
+    own, text = split_weights(tensors, PREFIX)
     reader = read_reader(
         card, described.get("network"), described.get("vocabulary"), text, placement
     )

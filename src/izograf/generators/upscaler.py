@@ -9,12 +9,12 @@ from torch import Tensor
 
 from izograf.checkpoints.files import read_weights
 from izograf.core.devices import Placement, choose_placement
+from izograf.core.memory import available_memory
 from izograf.core.pixels import to_float, to_uint8
 from izograf.core.rng import Seed
 from izograf.core.types import Condition, Generator, OnStep, ignore
 from izograf.generators.network import build_network
 from izograf.generators.registry import FAMILIES
-from izograf.generators.stable_diffusion.memory import free_bytes
 from izograf.generators.tiling import decode_tiled
 from izograf.models.upscaler import FACTOR, Upscaler
 from izograf.schema.card import ModelCard
@@ -92,8 +92,8 @@ class UpscalerModel:
 
     def _check_memory(self, images: Tensor, factor: int) -> None:
         needed = COPIES * 4 * images.numel() * factor**2
-        free = free_bytes(torch.device("cpu"))
-        if free is not None and needed > free:
+        free = available_memory()
+        if needed > free:
             height, width = images.shape[-2:]
             raise InvalidInput(
                 f"Enlarging {width} x {height} pixels {factor} times needs about "

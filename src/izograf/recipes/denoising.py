@@ -17,7 +17,7 @@ from izograf.core.types import Generator
 from izograf.data.batches import horizontal_flip
 from izograf.diffusion.denoiser import Denoiser
 from izograf.diffusion.precondition import PRECONDITIONERS, Preconditioner
-from izograf.generators.autoencoder import described_codec
+from izograf.generators.autoencoder import PREFIX, described_codec
 from izograf.generators.diffusion import DiffusionGenerator
 from izograf.generators.diffusion_options import diffusion_options
 from izograf.models.registry import NETWORKS
@@ -25,7 +25,7 @@ from izograf.objectives.denoising import DenoisingObjective
 from izograf.objectives.noise import NOISE_LAWS, WEIGHTINGS, NoiseLaw, UniformTable
 from izograf.objectives.variational import VarianceBound
 from izograf.recipes import parts
-from izograf.recipes.latents import Latents, either_latent, with_autoencoder
+from izograf.recipes.latents import Latents, either_latent, with_part
 from izograf.recipes.prompts import Prompts
 from izograf.recipes.registry import Hyperparameters, RunRequest
 from izograf.schema.errors import InvalidInput
@@ -125,7 +125,7 @@ def denoising_job(
     def weights_of(averaged: Averaged) -> nn.Module:
         network = _denoiser(averaged).network
         if codec is not None:
-            network = with_autoencoder(network, codec.network)
+            network = with_part(network, PREFIX, codec.network)
         return network if prompts is None else prompts.weights(network)
 
     def export(averaged: Averaged, folder: Path, facts: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from izograf.checkpoints.files import read_weights
 from izograf.core.devices import Placement
 from izograf.core.pixels import to_float
 from izograf.data.dataset import ImageSet
-from izograf.generators.autoencoder import PREFIX, KLAutoencoderModel
+from izograf.generators.autoencoder import KLAutoencoderModel
 from izograf.generators.autoencoder import build as build_autoencoder
 from izograf.generators.codec import LatentCodec
 from izograf.recipes.perceptual import parent_of
@@ -103,13 +103,13 @@ def either_latent(latents: Tensor, rng: torch.Generator) -> Tensor:
     return torch.where(second[:, None, None, None], latents[:, 1], latents[:, 0])
 
 
-def with_autoencoder(network: nn.Module, autoencoder: nn.Module) -> nn.Module:
-    """One module of both, whose state is the network's and, under "autoencoder.", the other's.
+def with_part(network: nn.Module, prefix: str, part: nn.Module) -> nn.Module:
+    """One module of both, whose state is the network's and, under `prefix`, the part's.
 
     `network` has parts and no parameters of its own.
     """
     both = nn.Module()
-    for name, part in network.named_children():
-        both.add_module(name, part)
-    both.add_module(PREFIX.removesuffix("."), autoencoder)
+    for name, own in network.named_children():
+        both.add_module(name, own)
+    both.add_module(prefix.removesuffix("."), part)
     return both

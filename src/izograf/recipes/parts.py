@@ -15,11 +15,11 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from izograf.checkpoints.files import read_weights, save_model
 from izograf.core.config import apply_settings, config_from_json, config_to_json
 from izograf.core.devices import Placement, free_threads, processor_name
+from izograf.core.memory import available_memory
 from izograf.core.pixels import to_uint8
 from izograf.core.rng import generator, seeded_layers
 from izograf.core.types import Batch, Condition, Generator, TextConditioned
 from izograf.data.batches import Augmentation, BatchStream, horizontal_flip
-from izograf.data.storage import available_memory
 from izograf.generators.autoencoder import split_weights
 from izograf.generators.sheet import contact_sheet
 from izograf.metrics.extractors import extract_features, open_extractor

@@ -19,6 +19,7 @@ from izograf.data.dataset import ImageSet
 from izograf.generators.reader import Reader, read_reader
 from izograf.generators.text_to_image import PREFIX, TextToImageGenerator
 from izograf.recipes.captioned import LANGUAGES, CaptionedBatches
+from izograf.recipes.latents import with_part
 from izograf.recipes.perceptual import parent_of
 from izograf.recipes.registry import RunRequest
 from izograf.schema.card import ModelCard
@@ -112,11 +113,7 @@ class Prompts:
 
     def weights(self, network: nn.Module) -> nn.Module:
         """One module of both: the state of `network` and, under "clip.", the encoder's."""
-        both = nn.Module()
-        for name, part in network.named_children():
-            both.add_module(name, part)
-        both.add_module(PREFIX.removesuffix("."), self.reader.clip)
-        return both
+        return with_part(network, PREFIX, self.reader.clip)
 
     def examples(self) -> tuple[str, ...]:
         """Prompts for a preview sheet, in both languages."""

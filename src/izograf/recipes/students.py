@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from izograf.core.types import Objective
 from izograf.data.batches import horizontal_flip
 from izograf.diffusion.denoiser import Denoiser
+from izograf.generators.autoencoder import PREFIX
 from izograf.generators.diffusion import DiffusionGenerator
 from izograf.generators.diffusion_options import student_options
 from izograf.recipes import parts
-from izograf.recipes.latents import either_latent, with_autoencoder
+from izograf.recipes.latents import either_latent, with_part
 from izograf.recipes.perceptual import parent_of
 from izograf.recipes.registry import Hyperparameters, RunRequest
 from izograf.recipes.teacher import Teacher
@@ -106,7 +107,7 @@ def student_job(
 
     def weights_of(averaged: Averaged) -> nn.Module:
         network = _student(averaged).network
-        return network if codec is None else with_autoencoder(network, codec.network)
+        return network if codec is None else with_part(network, PREFIX, codec.network)
 
     def preview(averaged: Averaged, path: Path) -> None:
         parts.preview_sheet(card(), generator_of, placement)(averaged, path)

@@ -17,6 +17,7 @@ from izograf.schema.card import ModelCard
 from izograf.schema.errors import CardError, IzografError, NotFound, UnsafeFile
 
 CARD = "card.json"
+DEFAULT_UPSCALER = "upscaler"
 SAMPLES = "samples.png"  # pictures edge to edge: a row for each class of the card, seeds from 0
 ZOO = Path(__file__).resolve().parent.parent / "zoo"
 # A file that marks another program's checkpoint -> the module whose `adopted` makes a card for it.

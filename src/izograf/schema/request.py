@@ -11,6 +11,7 @@ from izograf.schema.options import OptionValue
 
 MAX_SEED = 2**63 - 1
 MAX_IMAGES = 100_000
+MAX_BEST_OF = 64  # pictures among which the best of a prompt are chosen
 TOWARDS = ("seed", "class")  # what a strip may change on its way
 
 

@@ -119,7 +119,7 @@ def test_another_kind_of_model_is_refused(refused, photo, gan, upscaler) -> None
 def test_what_does_not_fit_into_memory_is_refused(refused, photo, upscaler, monkeypatch) -> None:
     from izograf.generators import upscaler as module
 
-    monkeypatch.setattr(module, "free_bytes", lambda device: 1000)  # noqa: ARG005
+    monkeypatch.setattr(module, "available_memory", lambda: 1000)
     sentence = refused("upscale", photo, "-o", "large.png", "-m", upscaler)
     assert sentence.startswith("Enlarging 12 x 10 pixels 4 times needs about 0.0 GB of memory")
 

@@ -96,7 +96,7 @@ def test_other_factors_are_refused(tiny: UpscalerModel, factor: int) -> None:
 def test_what_does_not_fit_into_memory_is_refused_before_it_is_tried(
     tiny: UpscalerModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "free_bytes", lambda device: 1_000_000)  # noqa: ARG005
+    monkeypatch.setattr(module, "available_memory", lambda: 1_000_000)
     assert tiny.enlarge(pictures(20, 20), 2).shape[-1] == 40
     with pytest.raises(InvalidInput, match=r"Enlarging 40 x 30 pixels 8 times needs about 3\.7 GB"):
         tiny.enlarge(pictures(30, 40).repeat(1000, 1, 1, 1), 8)

@@ -14,8 +14,9 @@ import typer
 from izograf.cli.app import app
 from izograf.cli.arguments import Backend, Device, Json, Precision
 from izograf.schema.errors import InvalidInput, IzografError
+from izograf.schema.library import DEFAULT_UPSCALER
 from izograf.schema.record import check_factor
-from izograf.schema.request import GenerationRequest
+from izograf.schema.request import MAX_BEST_OF, GenerationRequest
 
 if TYPE_CHECKING:
     from izograf.generators.render import Picture
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (".png",)
 OTHER_SUFFIXES = (".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 DEFAULT_MODEL = "scenes"
-MAX_BEST_OF = 64
 SHEET_COLUMNS = 8
-UPSCALER = "upscaler"  # what --upscale enlarges with
 MAX_STEM, STEM_WORDS = 100, 6
 
 Model = Annotated[
@@ -170,7 +169,7 @@ def _generate(
         ranking(generator)
     environment = fingerprint(placement)
     same_place = {"device": placement.device, "precision": placement.precision}
-    upscaler = load_upscaler(UPSCALER, **same_place) if upscale else None
+    upscaler = load_upscaler(DEFAULT_UPSCALER, **same_place) if upscale else None
     total = sum(map(len, paths))
     written: list[dict[str, Any]] = []
     with counting_progress("generating") as progress, measure_energy(placement.device) as reading:
@@ -181,7 +180,7 @@ def _generate(
                 made = best(generator, request, list(made), keep)
             for path, picture in zip(named, made, strict=True):
                 if upscaler is not None and upscale is not None:
-                    picture = upscaled(picture, upscaler, UPSCALER, upscale)
+                    picture = upscaled(picture, upscaler, DEFAULT_UPSCALER, upscale)
                 save_png(path, picture)
                 written.append(_described(path, request, picture.record))
                 progress(len(written), total)

@@ -12,14 +12,13 @@ import typer
 from izograf.cli.app import app
 from izograf.cli.arguments import Device, Json, Precision
 from izograf.schema.errors import InvalidInput, NotFound
+from izograf.schema.library import DEFAULT_UPSCALER
 from izograf.schema.record import UPSCALED, check_factor
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from izograf.generators.render import Picture
-
-DEFAULT_UPSCALER = "upscaler"
 
 
 @app.command()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from pathlib import Path
-
 import torch
 
 from izograf.core.devices import Placement
+from izograf.core.memory import free_bytes
 from izograf.generators.stable_diffusion.checkpoint import Checkpoint
 from izograf.generators.stable_diffusion.codec import SizedCodec
 from izograf.schema.errors import InvalidInput
@@ -15,18 +13,6 @@ from izograf.schema.errors import InvalidInput
 # Feature maps of the widest layer at full size that are alive at once; measured generously low,
 # so that only what cannot work is refused.
 _MAPS = 4
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Memory that can still be had on a device; None where the system does not tell."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    if device.type == "cpu":
-        with suppress(OSError, ValueError, IndexError):
-            for line in Path("/proc/meminfo").read_text().splitlines():
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    return None
 
 
 def check_loading(checkpoint: Checkpoint, placement: Placement) -> None:
