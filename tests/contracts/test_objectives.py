@@ -57,6 +57,7 @@ TINY: Mapping[str, Tiny] = {
     "text-to-image": Tiny(16, ("width=16", "depth=1", "head_dim=16")),
     "progressive-distillation": Tiny(16, ("stages=2",)),
     "consistency": Tiny(16, ("num_levels=18",)),
+    "trajectory-distillation": Tiny(16, ("substeps=2",)),
 }
 
 

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from izograf.core.rng import generator
-from izograf.core.types import Batch, Condition
+from izograf.core.rng import SeededNoise, generator
+from izograf.core.types import Batch, Condition, ignore
 from izograf.diffusion.denoiser import Denoiser
 from izograf.diffusion.gaussian_mixture import GaussianMixture
 from izograf.diffusion.guidance import classifier_free
 from izograf.diffusion.precondition import Flow
+from izograf.diffusion.samplers import SAMPLERS
 from izograf.diffusion.schedules import karras
 from izograf.objectives.distillation import (
     ConsistencyDistillation,
     ProgressiveDistillation,
+    TrajectoryDistillation,
     pseudo_huber,
 )
-from izograf.objectives.teacher import euler_step, guided_teacher, heun_step, two_steps_in_one
+from izograf.objectives.teacher import (
+    euler_step,
+    guided_teacher,
+    heun_step,
+    trajectory,
+    two_steps_in_one,
+)
 
 MEANS = torch.tensor([[1.0, -1.0], [-2.0, 0.5], [0.5, 2.0]], dtype=torch.float64)
 WORLD = GaussianMixture(torch.ones(3), MEANS, torch.full((3,), 0.05, dtype=torch.float64))
@@ -106,6 +115,15 @@ def progressive(**changes: object) -> ProgressiveDistillation:
     return ProgressiveDistillation(student, denoiser(), optimizer, **(settings | changes))  # type: ignore[arg-type]
 
 
+def walking(substeps: Sequence[int] = (2, 2, 2, 2)) -> TrajectoryDistillation:
+    student = denoiser(0.5)
+    return TrajectoryDistillation(
+        student, denoiser(), torch.optim.SGD(student.parameters(), lr=0.1),
+        sigmas=SIGMAS, substeps=substeps, solver=SAMPLERS["dpm-solver++"],
+        guidance=guided_teacher(2.0),
+    )  # fmt: skip
+
+
 def test_only_the_student_learns() -> None:
     for objective in (
         progressive(),
@@ -113,6 +131,7 @@ def test_only_the_student_learns() -> None:
             student := denoiser(0.5), denoiser(), torch.optim.SGD(student.parameters(), lr=0.1),
             sigmas=SIGMAS, guidance=guided_teacher(2.0), class_dropout=0.1,
         ),
+        walking(),
     ):  # fmt: skip
         loss, _ = objective.phases()[0].loss(batch(), generator("loss"))
         loss.backward()  # type: ignore[no-untyped-call]
@@ -269,3 +288,62 @@ def test_a_consistent_student_has_no_loss_and_an_inconsistent_one_has() -> None:
     consistent = float(objective.held_out_loss(student, at_point, generator("c")))
     assert consistent == pytest.approx(0, abs=1e-3)
     assert float(objective.held_out_loss(denoiser(0.5), at_point, generator("c"))) > 0.1
+
+
+@pytest.mark.parametrize("solver", ["euler", "dpm-solver++", "unipc"])
+def test_a_trajectory_is_the_states_of_a_solver_at_its_levels(solver: str) -> None:
+    noise = SeededNoise((2, 1, 1), range(16))
+    x = (noise() * 80.0).double()
+    states = trajectory(SAMPLERS[solver], WORLD.denoise, x, SIGMAS, Condition())
+    assert len(states) == len(SIGMAS)
+    assert states[0] is x
+    for stop in (1, 3):
+        alone = SAMPLERS[solver](
+            WORLD.denoise, x, SIGMAS[: stop + 1], Condition(), noise, ignore
+        )  # fmt: skip
+        torch.testing.assert_close(states[stop], alone)
+    ended = SAMPLERS[solver](WORLD.denoise, x, SIGMAS, Condition(), noise, ignore)
+    assert torch.equal(states[-1], ended)
+
+
+@pytest.mark.parametrize("solver", ["heun", "ddpm"])
+def test_a_solver_whose_questions_are_no_path_is_refused(solver: str) -> None:
+    x = torch.ones(1, 2, 1, 1, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"answers were asked|draws no noise"):
+        trajectory(SAMPLERS[solver], WORLD.denoise, x, SIGMAS, Condition())
+
+
+@torch.no_grad()
+def test_a_student_that_steps_onto_the_path_from_wherever_it_is_has_no_loss() -> None:
+    """Its first answer is wrong on purpose: the second leads back, and only the first is paid."""
+    taken = [0, 3, 4, 6, 8]
+    objective = walking(substeps=(3, 1, 2, 2))
+    coarse = SIGMAS.float()[taken]
+    condition = batch().condition
+    noise = torch.randn(batch().image.shape, generator=generator("walk"))
+    guided = guided_teacher(2.0)(objective.modules["teacher"])
+    path = trajectory(
+        SAMPLERS["dpm-solver++"], guided, coarse[0] * noise, SIGMAS.float(), condition
+    )
+
+    class Leading(Denoiser):
+        error = 0.0
+
+        def forward(self, x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+            del condition
+            i = int((coarse - sigma[0]).abs().argmin())
+            share = coarse[i + 1] / coarse[i]
+            return (path[taken[i + 1]] - share * x) / (1 - share) + self.error * (i == 0)
+
+    student = Leading(Tiny(0.0), Flow())
+    assert float(objective.held_out_loss(student, batch(), generator("walk"))) < 1e-4
+    student.error = 1.0
+    paid = float(pseudo_huber(torch.ones(1, 3, 4, 4))) / 4
+    assert float(objective.held_out_loss(student, batch(), generator("walk"))) == pytest.approx(
+        paid, rel=1e-3
+    )
+
+
+def test_substeps_that_are_not_all_of_the_steps_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"8 steps are not the sum of \(3, 3, 3\)"):
+        walking(substeps=(3, 3, 3))

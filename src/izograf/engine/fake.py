@@ -21,6 +21,7 @@ from izograf.engine.protocol import (
     EngineEvent,
     Failed,
     Finished,
+    OriginalFiles,
     Started,
     Stepped,
     Stopped,
@@ -278,9 +279,14 @@ class DrawingRenderer:
     def __init__(self, size: int) -> None:
         self._size = size
 
-    def render(self, request: GenerationRequest, progress: Progress) -> Rendered:  # noqa: ARG002
+    def render(
+        self,
+        request: GenerationRequest,
+        progress: Progress,  # noqa: ARG002
+        original: OriginalFiles | None = None,
+    ) -> Rendered:
         pictures = [
-            fake_picture(request, seed, size=self._size, position=position)
+            fake_picture(request, seed, size=self._size, position=position, original=original)
             for position, seed in enumerate(request.seeds)
         ]
         return tuple(pictures), Cost()
@@ -295,8 +301,10 @@ class DrawingRenderer:
         request: GenerationRequest,
         png: bytes,
         progress: Progress,  # noqa: ARG002
+        original: OriginalFiles | None = None,
     ) -> Verified:
-        return verify_fake(png, model=request.model, size=self._size), Cost()
+        found = verify_fake(png, model=request.model, size=self._size, original=original)
+        return found, Cost()
 
     def release_memory(self) -> None:
         """Nothing is ever held."""

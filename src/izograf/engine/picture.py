@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from izograf import __version__
-from izograf.engine.protocol import EnginePicture
+from izograf.engine.protocol import EnginePicture, OriginalFiles
 from izograf.schema.errors import InvalidInput
-from izograf.schema.record import POSITION, RECORD_KEY, parse_record
+from izograf.schema.record import EDITED, POSITION, RECORD_KEY, parse_record
 from izograf.schema.request import GenerationRequest
 from izograf.schema.xmp import XMP_KEY, provenance_packet
 
@@ -62,11 +62,17 @@ def _draw(name: str, size: int, detail: float) -> bytes:
 
 
 def fake_picture(
-    request: GenerationRequest, seed: int, *, size: int, position: int = 0
+    request: GenerationRequest,
+    seed: int,
+    *,
+    size: int,
+    position: int = 0,
+    original: OriginalFiles | None = None,
 ) -> EnginePicture:
     """The finished picture, with a record of the same form as a real one's.
 
-    `position` counts within a strip; of plain pictures the seed says it all.
+    `position` counts within a strip; of plain pictures the seed says it all. An `original` is
+    named in the record, and not looked at.
     """
     pixels = draw(request, seed, size=size, position=position)
     first = 0 if request.towards else request.seed
@@ -81,10 +87,22 @@ def fake_picture(
     }
     if request.towards:
         record[POSITION] = position
+    if original is not None:
+        record[EDITED] = _edited(original)
     return EnginePicture(seed, png(pixels, size, size, record), size, size, record)
 
 
-def verify_fake(picture: bytes, *, model: str, size: int) -> Mapping[str, Any]:
+def _edited(original: OriginalFiles) -> dict[str, str | None]:
+    mask = original.mask
+    return {
+        "picture": hashlib.sha256(original.picture).hexdigest(),
+        "mask": None if mask is None else hashlib.sha256(mask).hexdigest(),
+    }
+
+
+def verify_fake(
+    picture: bytes, *, model: str, size: int, original: OriginalFiles | None = None
+) -> Mapping[str, Any]:
     """How a fake picture compares with drawing it again (see `engine.tasks`).
 
     Raises:
@@ -93,6 +111,8 @@ def verify_fake(picture: bytes, *, model: str, size: int) -> Mapping[str, Any]:
     record = read_record(picture)
     if record["model_sha256"] != FAKE_SHA256:
         return _result("cannot", None, "the picture was made by a model, and here is none")
+    if record.get(EDITED) != (None if original is None else _edited(original)):
+        return _result("cannot", None, "it was made from another picture than the one given")
     request = replace(GenerationRequest.from_json(record["request"]), model=model)
     again = draw(request, record["seed"], size=size, position=record.get(POSITION, 0))
     pixels = _read_pixels(picture, size)

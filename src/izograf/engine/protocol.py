@@ -36,6 +36,14 @@ class Stepped:
 
 
 @dataclass(frozen=True)
+class OriginalFiles:
+    """What an edited picture begins with: 8-bit RGB PNGs of one size, the mask white to repaint."""
+
+    picture: bytes
+    mask: bytes | None = None
+
+
+@dataclass(frozen=True)
 class EnginePicture:
     """One finished picture: its seed, the PNG with its record inside, and the record."""
 

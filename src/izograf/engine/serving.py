@@ -27,6 +27,7 @@ from izograf.engine.protocol import (
     EnginePicture,
     Failed,
     Finished,
+    OriginalFiles,
     Started,
     Stepped,
     Stopped,
@@ -59,7 +60,14 @@ class Progress(Protocol):
 class Renderer(Protocol):
     """What computes pictures in a worker. Running out of memory is always a `MemoryError`."""
 
-    def render(self, request: GenerationRequest, progress: Progress) -> Rendered: ...
+    def render(
+        self,
+        request: GenerationRequest,
+        progress: Progress,
+        original: OriginalFiles | None = None,
+    ) -> Rendered:
+        """The pictures of the request, begun with `original` where there is one."""
+        ...
 
     def render_together(
         self, requests: Sequence[GenerationRequest], progress: Progress
@@ -70,7 +78,13 @@ class Renderer(Protocol):
         """
         ...
 
-    def verify(self, request: GenerationRequest, png: bytes, progress: Progress) -> Verified:
+    def verify(
+        self,
+        request: GenerationRequest,
+        png: bytes,
+        progress: Progress,
+        original: OriginalFiles | None = None,
+    ) -> Verified:
         """How the picture `png` compares with its re-generation by the request's model.
 
         Raises:

@@ -31,8 +31,9 @@ from izograf.core.pixels import to_uint8
 from izograf.core.types import Generator, OnStep
 from izograf.engine.batching import batch_record, compose
 from izograf.engine.messages import WorkerSettings, WorkerState
-from izograf.engine.protocol import Cost, EnginePicture
+from izograf.engine.protocol import Cost, EnginePicture, OriginalFiles
 from izograf.engine.serving import Progress, Rendered, Verified, serve
+from izograf.generators.original import Original, brightness, prepare_original, read_plain
 from izograf.generators.registry import FAMILIES
 from izograf.generators.render import (
     Picture,
@@ -46,6 +47,7 @@ from izograf.generators.render import (
 )
 from izograf.generators.sheet import to_pil
 from izograf.models.registry import NETWORKS
+from izograf.schema.card import ModelCard
 from izograf.schema.errors import InvalidInput
 from izograf.schema.library import CARD, find_model
 from izograf.schema.request import GenerationRequest
@@ -193,8 +195,14 @@ class TorchRenderer:
             backend=settings.backend,
         )
 
-    def render(self, request: GenerationRequest, progress: Progress) -> Rendered:
+    def render(
+        self,
+        request: GenerationRequest,
+        progress: Progress,
+        original: OriginalFiles | None = None,
+    ) -> Rendered:
         model = self._cache.get(request.model)
+        begun = begun_with(model.generator.card, original)
         resolved = resolve_request(model.generator.card, request)
         size = self._settings.batch_size
         num_batches = -(-resolved.num_images // size)
@@ -206,8 +214,9 @@ class TorchRenderer:
 
         with memory_errors(), measure_energy(model.device) as reading:
             for picture in render(
-                model.generator, resolved, model.environment, batch_size=size, on_step=on_step
-            ):
+                model.generator, resolved, model.environment,
+                original=begun, batch_size=size, on_step=on_step,
+            ):  # fmt: skip
                 pictures.append(engine_picture(picture))  # noqa: PERF401 (on_step counts them)
         return tuple(pictures), cost_of(reading.energy)
 
@@ -230,7 +239,13 @@ class TorchRenderer:
             for r, span in zip(resolved, spans, strict=True)
         ]
 
-    def verify(self, request: GenerationRequest, png: bytes, progress: Progress) -> Verified:
+    def verify(
+        self,
+        request: GenerationRequest,
+        png: bytes,
+        progress: Progress,
+        original: OriginalFiles | None = None,
+    ) -> Verified:
         pixels, record = decode_png(png)
 
         def on_step(step: int, num_steps: int, preview: Tensor, /) -> None:
@@ -240,7 +255,10 @@ class TorchRenderer:
             model = self._cache.get(request.model)
             require_same_weights(model.generator.card, request.model, record)
             with memory_errors(), measure_energy(model.device) as reading:
-                found = verify(pixels, record, model.generator, model.environment, on_step=on_step)
+                found = verify(
+                    pixels, record, model.generator, model.environment,
+                    original=begun_with(model.generator.card, original), on_step=on_step,
+                )  # fmt: skip
         except InvalidInput as error:  # the model is gone, or takes something else now
             return {"verdict": "cannot", "psnr": None, "remarks": [str(error)]}, Cost()
         return found.to_json(), cost_of(reading.energy)
@@ -250,6 +268,14 @@ class TorchRenderer:
 
     def state(self) -> WorkerState:
         return WorkerState(self._cache.names, resident_bytes(), self._cache.loads)
+
+
+def begun_with(card: ModelCard, files: OriginalFiles | None) -> Original | None:
+    """The picture to begin with, at the size of the card's model."""
+    if files is None:
+        return None
+    mask = None if files.mask is None else brightness(read_plain(files.mask))
+    return prepare_original(card, read_plain(files.picture), mask)
 
 
 def mixed_batch(

@@ -22,12 +22,20 @@ from izograf.core.pixels import to_uint8
 from izograf.core.rng import Blend, Seed
 from izograf.core.storage import write_atomically
 from izograf.core.types import DROPPED, Condition, Generator, OnStep, TextConditioned, ignore
+from izograf.generators.original import Original
 from izograf.generators.sheet import contact_sheet, to_pil
 from izograf.generators.upscaler import UpscalerModel, load_upscaler
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import InvalidInput, NotFound
 from izograf.schema.options import OptionValue
-from izograf.schema.record import COMPOSITION, POSITION, RECORD_KEY, UPSCALED, parse_record
+from izograf.schema.record import (
+    COMPOSITION,
+    EDITED,
+    POSITION,
+    RECORD_KEY,
+    UPSCALED,
+    parse_record,
+)
 from izograf.schema.request import GenerationRequest
 from izograf.schema.resolve import resolve_request
 from izograf.schema.xmp import XMP_KEY, provenance_packet
@@ -53,19 +61,23 @@ def render(
     request: GenerationRequest,
     environment: Mapping[str, str],
     *,
+    original: Original | None = None,
     batch_size: int = BATCH_SIZE,
     on_step: OnStep = ignore,
 ) -> Iterator[Picture]:
     """The pictures of a resolved request, in order, computed in batches.
 
-    `environment` is `core.devices.fingerprint`; it goes into each record.
+    `environment` is `core.devices.fingerprint`; it goes into each record. With an `original` all
+    of them start from that picture.
     """
     seeds = request.seeds
     for start in range(0, len(seeds), batch_size):
         batch = range(start, min(start + batch_size, len(seeds)))
-        pixels = _render_batch(generator, request, batch, on_step)
+        pixels = _render_batch(generator, request, batch, on_step, original)
         for position, picture in zip(batch, pixels, strict=True):
             made_in = _made_in(request, batch, position)
+            if original is not None:
+                made_in = {**made_in, EDITED: original.to_json()}
             yield recorded(picture, generator.card, request, seeds[position], made_in, environment)
 
 
@@ -77,10 +89,16 @@ def _made_in(request: GenerationRequest, batch: range, position: int) -> Mapping
 
 
 def _render_batch(
-    generator: Generator, request: GenerationRequest, batch: range, on_step: OnStep
+    generator: Generator,
+    request: GenerationRequest,
+    batch: range,
+    on_step: OnStep,
+    original: Original | None,
 ) -> Tensor:
     """The pictures at the positions `batch` of a resolved request, uint8, in one tensor."""
     condition = condition_for(generator, request, batch)
+    if original is not None:
+        condition = original.condition(condition, len(batch))
     seeds = noise_seeds(request, batch)
     return to_uint8(generator.sample(condition, seeds, options=request.options, on_step=on_step))
 
@@ -291,14 +309,16 @@ def verify(
     generator: Generator,
     environment: Mapping[str, str],
     *,
+    original: Original | None = None,
     on_step: OnStep = ignore,
 ) -> Verification:
     """Makes the picture again, in a batch like its first one, and compares the pixels.
 
-    `record` is one that `read_png` gave.
+    `record` is one that `read_png` gave; `original` is what an edited picture was made from.
 
     Raises:
-        InvalidInput: it was enlarged by an upscaler that is not here.
+        InvalidInput: it was enlarged by an upscaler that is not here, or made from a picture that
+            was not given, or not from the one given.
     """
     remarks = []
     if pixels_sha256(pixels) != record["pixels_sha256"]:
@@ -308,7 +328,8 @@ def verify(
         if environment.get(key) != before:
             remarks.append(f"{key} was {before}, now {environment.get(key)}")
     upscaler = _upscaler_of(record, environment)
-    candidates = _made_again(generator, record, on_step)
+    _check_original(record, original)
+    candidates = _made_again(generator, record, on_step, original)
     if upscaler is not None:
         factor = record[UPSCALED]["factor"]
         candidates = [upscaler.enlarge_pixels(picture, factor) for picture in candidates]
@@ -330,8 +351,22 @@ def _upscaler_of(record: Mapping[str, Any], environment: Mapping[str, str]) -> U
     return upscaler
 
 
+def _check_original(record: Mapping[str, Any], original: Original | None) -> None:
+    if EDITED not in record:
+        if original is not None:
+            raise InvalidInput("the picture was not made from another one: leave that out.")
+        return
+    if original is None:
+        mask = " and its mask" if record[EDITED]["mask"] else ""
+        raise InvalidInput(f"it was made from another picture: give that one{mask} as well.")
+    original.require_same(record[EDITED])
+
+
 def _made_again(
-    generator: Generator, record: Mapping[str, Any], on_step: OnStep
+    generator: Generator,
+    record: Mapping[str, Any],
+    on_step: OnStep,
+    original: Original | None,
 ) -> Sequence[Tensor]:
     """The picture, or every row of its mixed tensor that it can have been."""
     recorded_request = GenerationRequest.from_json(record["request"])
@@ -344,7 +379,7 @@ def _made_again(
     first, count = record["batch"]
     start = first if request.towards else first - request.seed
     own_position = record[POSITION] if request.towards else record["seed"] - request.seed
-    made = _render_batch(generator, request, range(start, start + count), on_step)
+    made = _render_batch(generator, request, range(start, start + count), on_step, original)
     return [made[own_position - start]]
 
 

@@ -1,6 +1,6 @@
-"""Few-step students of a diffusion model: progressive distillation and consistency distillation.
+"""Few-step students of a diffusion model: by halved steps, by consistency, by whole trajectories.
 
-Both hold a frozen teacher beside the student, which begins as its copy. The teacher is guided
+All hold a frozen teacher beside the student, which begins as its copy. The teacher is guided
 while it teaches, so the student has learned the guidance, and is asked once a step (Meng et al.
 2023).
 """
@@ -8,6 +8,7 @@ while it teaches, so the student has learned the guidance, and is asked once a s
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -15,16 +16,23 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from izograf.core.types import Batch, Condition, Denoise, Guidance, Phase
+from izograf.core.types import Batch, Condition, Denoise, Guidance, Phase, Sampler
 from izograf.diffusion.denoiser import Denoiser
 from izograf.objectives.denoising import drop_condition
-from izograf.objectives.teacher import Step, euler_step, heun_step, per_image, two_steps_in_one
+from izograf.objectives.teacher import (
+    Step,
+    euler_step,
+    heun_step,
+    per_image,
+    trajectory,
+    two_steps_in_one,
+)
 
 HUBER = 0.00054  # times the square root of the numbers in a picture (Song & Dhariwal 2024, eq. 8)
 
 
 class _Distillation:
-    """What both have: a student that learns, a teacher that does not, and one phase."""
+    """What all have: a student that learns, a teacher that does not, and one phase."""
 
     averaged: Sequence[str] = ("student",)
 
@@ -197,6 +205,66 @@ class ConsistencyDistillation(_Distillation):
         difference = student(x, sigma, condition) - target
         distance = pseudo_huber(difference)
         return (distance / (sigma - following)).mean()
+
+
+class TrajectoryDistillation(_Distillation):
+    """The student walks from pure noise by itself, and is led back to its teacher's path.
+
+    Zhou et al. 2024 (SFD), algorithm 1: the teacher draws pictures from `sigmas[0]` down. Where it
+    has taken `substeps[i]` more steps the student takes its Euler step i, and learns the answer
+    that would have led from where *it* is to where the teacher is. So it learns to mend its own
+    errors, which pictures with fresh noise never show; of the data it needs the conditions only.
+    """
+
+    def __init__(
+        self,
+        student: Denoiser,
+        teacher: Denoiser,
+        optimizer: Optimizer,
+        *,
+        sigmas: Tensor,
+        substeps: Sequence[int],
+        solver: Sampler,
+        guidance: Guidance,
+        class_dropout: float = 0.1,
+    ) -> None:
+        """`sigmas` [M+1] decreases to 0.
+
+        Args:
+            substeps: of the teacher within each step of the student; their sum is M.
+            solver: of the teacher; asks for one answer at each level.
+        """
+        if len(sigmas) - 1 != sum(substeps):
+            raise ValueError(f"{len(sigmas) - 1} steps are not the sum of {tuple(substeps)}")
+        super().__init__(
+            student, teacher, optimizer,
+            sigmas=sigmas, guidance=guidance, class_dropout=class_dropout,
+        )  # fmt: skip
+        self._taken = [0, *itertools.accumulate(substeps)]
+        self._solver = solver
+
+    @property
+    def levels(self) -> Tensor:
+        """[N+1] of the student."""
+        return self._sigmas[self._taken]
+
+    def _mean_error(
+        self, student: Denoiser, x0: Tensor, condition: Condition, rng: torch.Generator
+    ) -> Tensor:
+        noise = torch.randn(x0.shape, generator=rng, device=x0.device)
+        x = self._sigmas[0] * noise
+        with torch.no_grad():
+            denoise = self._guidance(self._teacher)
+            path = trajectory(self._solver, denoise, x, self._sigmas, condition)
+        total = x.new_zeros(())
+        steps = list(itertools.pairwise(self.levels))
+        for (start, end), reached in zip(steps, self._taken[1:], strict=True):
+            share = end / start
+            wanted = (path[reached] - share * x) / (1 - share)
+            found = student(x, start.expand(len(x)), condition)
+            total = total + pseudo_huber(found - wanted).mean()
+            x = (found + share * (x - found)).detach()
+        return total / len(steps)
 
 
 class _Progress(nn.Module):

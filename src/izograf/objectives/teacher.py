@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from izograf.core.types import DROPPED, Condition, Denoise, Guidance
+from izograf.core.types import DROPPED, Condition, Denoise, Guidance, Sampler, ignore
 
 Step = Callable[[Denoise, Tensor, Tensor, Tensor, Condition], Tensor]
 """(denoise, x at sigma, sigma [B], the following level [B], condition) -> x there."""
@@ -88,6 +88,29 @@ def heun_step(
     asked = torch.where(inner, following, sigma)  # the others' second slope is not used
     second = (predicted - denoise(predicted, asked, condition)) / per_image(asked)
     return torch.where(per_image(inner), x + step * (slope + second) / 2, predicted)
+
+
+def trajectory(
+    solver: Sampler, denoise: Denoise, x: Tensor, sigmas: Tensor, condition: Condition
+) -> list[Tensor]:
+    """The states at all levels `sigmas` [N+1], from `x` at the first to a picture at the last.
+
+    `solver` asks for one answer at each level before the last, so its questions are the states.
+    """
+    states: list[Tensor] = []
+
+    def asked(state: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        states.append(state)
+        return denoise(state, sigma, condition)
+
+    end = solver(asked, x, sigmas, condition, _no_noise, ignore)
+    if len(states) != len(sigmas) - 1:
+        raise ValueError(f"{len(states)} answers were asked for in {len(sigmas) - 1} steps")
+    return [*states, end]
+
+
+def _no_noise() -> Tensor:
+    raise ValueError("a path is drawn by a solver that draws no noise")
 
 
 def per_image(values: Tensor) -> Tensor:

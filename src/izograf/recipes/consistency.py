@@ -11,7 +11,6 @@ from izograf.recipes.registry import RunRequest, recipe
 from izograf.recipes.students import DEFAULTS, TAKES, student_card, student_job, student_steps
 from izograf.recipes.teacher import Teacher
 from izograf.schema.card import ModelCard
-from izograf.schema.errors import InvalidInput
 from izograf.training.run import Job
 
 NAME = "consistency"
@@ -54,11 +53,7 @@ def consistency(request: RunRequest) -> Job:
     config = apply_settings(ConsistencyConfig(), chosen.settings)
     steps = student_steps(chosen)
     teacher = Teacher.open(request, chosen)
-    if teacher.own_levels() is not None:
-        raise InvalidInput(
-            f"{teacher.card.name} is a student itself, which answers at its own levels only: "
-            "name its teacher."
-        )
+    teacher.require_any_level()
     sigmas = teacher.levels(config.num_levels, "karras")
     even = teacher.levels(steps + 1, "linear-time")[:steps]
     nearest = (sigmas[None, :-1] - even[:, None]).abs().argmin(dim=1)

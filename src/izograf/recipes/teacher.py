@@ -113,6 +113,17 @@ class Teacher:
         own = self.card.sampling.get("levels")
         return None if own is None else torch.tensor(own, dtype=torch.float64)
 
+    def require_any_level(self) -> None:
+        """
+        Raises:
+            InvalidInput: this teacher is a student itself.
+        """
+        if self.own_levels() is not None:
+            raise InvalidInput(
+                f"{self.card.name} is a student itself, which answers at its own levels only: "
+                "name its teacher."
+            )
+
     def request(self, pixels: RunRequest, *, mirrored: bool) -> RunRequest:
         """The run with what the teacher denoises in place of pictures."""
         if self.codec is None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from izograf.schema.errors import CardError
+from izograf.schema.errors import CardError, InvalidInput
 from izograf.schema.labels import ClassLabel
 from izograf.schema.options import OptionSpec
 
@@ -67,6 +67,22 @@ class ModelCard:
     def fingerprint(self) -> str:
         """sha256 of the weights: what identifies this model in an image's provenance."""
         return ",".join(self.weights[name] for name in sorted(self.weights))
+
+    @property
+    def edits(self) -> bool:
+        """Whether its pictures can begin with one that is given."""
+        return any(option.of_a_picture for option in self.options)
+
+    def require_editing(self) -> None:
+        """
+        Raises:
+            InvalidInput: pictures of the model cannot begin with one that is given.
+        """
+        if not self.edits:
+            raise InvalidInput(
+                f"{self.name} cannot start from a picture: choose a diffusion model that has the "
+                "option strength, such as scenes."
+            )
 
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = {}

@@ -5,6 +5,8 @@
                  [first position, count]
     position     of a strip's picture only: which of the strip's pictures it is, from 0
     composition  of a tensor that mixed requests only: [class or null, seed] of every row
+    edited       of a picture made from another only: sha256 of that `picture`'s pixels at the size
+                 of the model, and of the `mask`'s, null without one
     upscaled     of a picture enlarged afterwards only: model, its sha256, precision, factor
 
 Anybody can write a record, so nothing in it may be believed before it was looked at.
@@ -22,6 +24,7 @@ from izograf.schema.request import MAX_SEED, GenerationRequest
 RECORD_KEY = "izograf"  # the PNG text chunk that carries the record
 POSITION = "position"
 COMPOSITION = "composition"
+EDITED = "edited"
 UPSCALED = "upscaled"
 FACTORS = (2, 4, 8)  # by which pictures can be enlarged
 MAX_BATCH = 256  # of a record that is to be verified
@@ -68,6 +71,8 @@ def _check(record: Mapping[str, Any]) -> None:
     _check_batch(record, request)
     if COMPOSITION in record:
         _check_composition(record, request)
+    if EDITED in record:
+        _check_edited(record[EDITED])
     if UPSCALED in record:
         _check_upscaled(record[UPSCALED])
 
@@ -94,6 +99,11 @@ def _check_composition(record: Mapping[str, Any], request: GenerationRequest) ->
             raise TypeError("a row of composition is no class and seed")
     if [request.condition.get("class"), record["seed"]] not in rows:
         raise ValueError("the picture is no row of its composition")
+
+
+def _check_edited(edited: Any) -> None:
+    if not isinstance(edited["picture"], str) or not isinstance(edited["mask"], str | None):
+        raise TypeError("picture or mask of edited is not text")
 
 
 def _check_upscaled(upscaled: Any) -> None:

@@ -31,9 +31,9 @@ STATIC = "/static/"
 UNCOUNTED = frozenset({"/healthz"})
 INTERNAL = "Something went wrong inside the service; its log has the details."
 SUBMISSION = re.compile(
-    r"/api/v1/(?:jobs|verify|(?:jobs|images)/[^/]+/(?:retry|verify|vary|strip|again))"
+    r"/api/v1/(?:jobs|edits|verify|(?:jobs|images)/[^/]+/(?:retry|verify|vary|strip|again))"
     r"|/v1/images/(?:generations|edits|variations)"
-    r"|/(?:generate|verify|compare|vary|variations|strip|strips)?"
+    r"|/(?:generate|edit|verify|compare|vary|variations|strip|strips)?"
     r"|/(?:jobs|queue|images|pictures)/[^/]+/(?:retry|verify|vary|strip|again|variations)"
 )
 """Paths where a POST makes jobs."""

@@ -6,9 +6,10 @@ import hashlib
 import secrets
 from collections.abc import Mapping
 
-from izograf.engine.tasks import PICTURE, VERIFY
-from izograf.schema.errors import Conflict, InvalidInput
+from izograf.engine.tasks import MASK, ORIGINAL, PICTURE, VERIFY
+from izograf.schema.errors import Conflict, InvalidInput, NotFound
 from izograf.schema.job import Job, StoredImage
+from izograf.schema.record import EDITED
 from izograf.schema.request import GenerationRequest
 from izograf.service.access import Identity
 from izograf.service.context import Service
@@ -82,7 +83,19 @@ def verify(service: Service, identity: Identity, image: StoredImage) -> Job:
     """
     made_by = GenerationRequest.from_json(image.record["request"])
     request = made_by.single(image.seed)  # the engine reads the rest from the picture itself
-    return submit(service, identity, request, task=VERIFY, inputs={PICTURE: image.sha256})
+    inputs = {PICTURE: image.sha256} | originals_of(service, image)
+    return submit(service, identity, request, task=VERIFY, inputs=inputs)
+
+
+def originals_of(service: Service, image: StoredImage) -> Mapping[str, str]:
+    """What an edited picture began with, as inputs; empty for others, or once that is forgotten."""
+    if EDITED not in image.record:
+        return {}
+    try:
+        inputs = service.store.jobs.get(image.job_id).inputs
+    except NotFound:
+        return {}
+    return {name: inputs[name] for name in (ORIGINAL, MASK) if name in inputs}
 
 
 def cancel(service: Service, identity: Identity, job_id: str) -> Job:

@@ -63,8 +63,10 @@ class CleanPicture:
     height: int
 
 
-def read_upload(data: bytes, limits: UploadLimits) -> CleanPicture:
+def read_upload(data: bytes, limits: UploadLimits, *, as_mask: bool = False) -> CleanPicture:
     """The picture in `data`, made anew. Takes a process and some 0.1 s; call it in a thread.
+
+    Of a mask with transparency, white is what was transparent, and the rest black.
 
     Raises:
         UnusablePicture: no picture, damaged, too large, too many frames, too costly to read.
@@ -77,7 +79,7 @@ def read_upload(data: bytes, limits: UploadLimits) -> CleanPicture:
     if not data.startswith(SIGNATURES) and not is_webp:
         raise UnusablePicture(NOT_A_PICTURE)
     with _places:
-        answer = _ask_child(data, limits)
+        answer = _ask_child(data, limits, as_mask=as_mask)
     head, _, png = answer.partition(b"\n")
     try:
         facts = json.loads(head)
@@ -88,8 +90,11 @@ def read_upload(data: bytes, limits: UploadLimits) -> CleanPicture:
     return CleanPicture(png, facts["width"], facts["height"])
 
 
-def _ask_child(data: bytes, limits: UploadLimits) -> bytes:
-    numbers = (limits.max_pixels, limits.max_frames, limits.memory_bytes, limits.cpu_seconds)
+def _ask_child(data: bytes, limits: UploadLimits, *, as_mask: bool) -> bytes:
+    numbers = (
+        limits.max_pixels, limits.max_frames, limits.memory_bytes, limits.cpu_seconds,
+        int(as_mask),
+    )  # fmt: skip
     command = [sys.executable, "-I", str(_CHILD), *map(str, numbers)]
     try:
         done = subprocess.run(

@@ -1,6 +1,9 @@
 """Reads one picture from standard input under hard limits; run as a program by `uploads`.
 
-    python -I uploads_child.py MAX_PIXELS MAX_FRAMES MEMORY_BYTES CPU_SECONDS < picture
+    python -I uploads_child.py MAX_PIXELS MAX_FRAMES MEMORY_BYTES CPU_SECONDS AS_MASK < picture
+
+AS_MASK is 1 for a mask, of which a file with transparency is white where it is transparent and
+black elsewhere, whatever its colours; else 0.
 
 Writes one line of JSON, {"width", "height"} or {"refusal"}, and after it the clean PNG. It imports
 nothing of izograf, and Pillow only once the limits hold. A crash is the caller's to explain.
@@ -42,7 +45,9 @@ def limit_process(memory_bytes: int, cpu_seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def clean(data: bytes, max_pixels: int, max_frames: int) -> tuple[bytes, int, int]:
+def clean(
+    data: bytes, max_pixels: int, max_frames: int, *, as_mask: bool = False
+) -> tuple[bytes, int, int]:
     """The picture as an 8-bit RGB PNG, its width and its height.
 
     Raises:
@@ -58,7 +63,8 @@ def clean(data: bytes, max_pixels: int, max_frames: int) -> tuple[bytes, int, in
             if image.width * image.height > max_pixels:
                 raise too_large
             _check_frames(image, max_frames)
-            return _encoded(_upright(image))
+            upright = _upright(image)
+            return _encoded(_mask(upright) if as_mask else _rgb(upright))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise too_large from None
     except UnidentifiedImageError:
@@ -91,9 +97,20 @@ def _upright(image: Image) -> Image:
     return image
 
 
-def _encoded(image: Image) -> tuple[bytes, int, int]:
-    rgb = _rgb(image)
+def _encoded(rgb: Image) -> tuple[bytes, int, int]:
     return _png(rgb), rgb.width, rgb.height
+
+
+def _is_transparent(image: Image) -> bool:
+    return "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa")
+
+
+def _mask(image: Image) -> Image:
+    """White where the picture is transparent, if it can be; else the picture itself."""
+    if not _is_transparent(image):
+        return _rgb(image)
+    layer = image if image.mode == "RGBA" else image.convert("RGBA")
+    return layer.getchannel("A").point(lambda level: 255 - level).convert("RGB")
 
 
 def _rgb(image: Image) -> Image:
@@ -102,7 +119,7 @@ def _rgb(image: Image) -> Image:
 
     if image.mode.startswith("I"):  # 16 bits, 0 to 65535
         return image.convert("I").point(lambda level: level * (1 / 257)).convert("L").convert("RGB")
-    if "transparency" not in image.info and image.mode not in ("RGBA", "LA", "PA", "La", "RGBa"):
+    if not _is_transparent(image):
         return image if image.mode == "RGB" else image.convert("RGB")
     layer = image if image.mode == "RGBA" else image.convert("RGBA")
     paper = Images.new("RGB", layer.size, "white")
@@ -130,11 +147,12 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def main(arguments: list[str]) -> None:
-    max_pixels, max_frames, memory_bytes, cpu_seconds = map(int, arguments)
+    max_pixels, max_frames, memory_bytes, cpu_seconds, as_mask = map(int, arguments)
     limit_process(memory_bytes, cpu_seconds)
     output = sys.stdout.buffer
     try:
-        png, width, height = clean(sys.stdin.buffer.read(), max_pixels, max_frames)
+        data = sys.stdin.buffer.read()
+        png, width, height = clean(data, max_pixels, max_frames, as_mask=bool(as_mask))
     except Refused as refusal:
         output.write(json.dumps({"refusal": str(refusal)}).encode() + b"\n")
         return

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from izograf.engine.batching import batch_record, compose
 from izograf.engine.messages import WorkerSettings, WorkerState
 from izograf.engine.picture import fake_picture, verify_fake
-from izograf.engine.protocol import Cost, EnginePicture
+from izograf.engine.protocol import Cost, EnginePicture, OriginalFiles
 from izograf.engine.serving import Progress, Rendered, Verified, serve
 from izograf.schema.request import GenerationRequest
 
@@ -32,8 +32,16 @@ class LightRenderer:
         self._model = ""
         self._loads = 0
 
-    def render(self, request: GenerationRequest, progress: Progress) -> Rendered:
-        return self.render_together([request], progress)[0]
+    def render(
+        self,
+        request: GenerationRequest,
+        progress: Progress,
+        original: OriginalFiles | None = None,
+    ) -> Rendered:
+        if original is None:
+            return self.render_together([request], progress)[0]
+        made = [fake_picture(request, s, size=SIZE, original=original) for s in request.seeds]
+        return tuple(made), Cost()
 
     def render_together(
         self, requests: Sequence[GenerationRequest], progress: Progress
@@ -58,9 +66,15 @@ class LightRenderer:
             )  # fmt: skip
         return rendered
 
-    def verify(self, request: GenerationRequest, png: bytes, progress: Progress) -> Verified:
+    def verify(
+        self,
+        request: GenerationRequest,
+        png: bytes,
+        progress: Progress,
+        original: OriginalFiles | None = None,
+    ) -> Verified:
         progress(1, 1, lambda _: b"")
-        return verify_fake(png, model=request.model, size=SIZE), Cost()
+        return verify_fake(png, model=request.model, size=SIZE, original=original), Cost()
 
     def release_memory(self) -> None:
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,6 +63,29 @@ def test_every_engine_verifies_a_picture(engine: FakeEngine | LocalEngine) -> No
     assert isinstance(done, Finished)
     assert done.pictures == ()
     assert done.result == {"verdict": "bit-exact", "psnr": None, "remarks": []}
+
+
+def test_every_engine_edits_a_picture_and_verifies_it_with_its_original(
+    engine: FakeEngine | LocalEngine,
+) -> None:
+    done = ending(engine, make_job(1, task="edit"), original=b"photo", mask=b"mask")
+    assert isinstance(done, Finished)
+    (picture,) = done.pictures
+    told = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("photo", "mask")}
+    assert picture.record["edited"] == {"picture": told["photo"], "mask": told["mask"]}
+    for number, (files, verdict) in enumerate(
+        [({"original": b"photo", "mask": b"mask"}, "bit-exact"), ({}, "cannot"),
+         ({"original": b"photo"}, "cannot")], start=2,
+    ):  # fmt: skip
+        found = ending(engine, make_job(number, task="verify"), picture=picture.png, **files)
+        assert isinstance(found, Finished)
+        assert found.result["verdict"] == verdict
+
+
+def test_an_edit_without_a_picture_fails_in_one_sentence(engine: FakeEngine | LocalEngine) -> None:
+    failed = ending(engine, make_job(1, task="edit"), mask=b"mask")
+    assert isinstance(failed, Failed)
+    assert failed.reason == "The job lacks its input 'original'."
 
 
 def test_an_unknown_task_fails_in_one_sentence(engine: FakeEngine | LocalEngine) -> None:

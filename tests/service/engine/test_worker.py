@@ -25,6 +25,7 @@ from izograf.engine.protocol import (
     EnginePicture,
     Failed,
     Finished,
+    OriginalFiles,
     Started,
     Stepped,
     Stopped,
@@ -117,6 +118,41 @@ def test_p7_a_picture_from_the_engine_verifies(tiny_models: Models, tmp_path: Pa
         (tmp_path / "picture.png").write_bytes(picture.png)
         found = verify(*read_png(tmp_path / "picture.png"), loaded.generator, loaded.environment)
         assert found.verdict == "bit-exact"
+
+
+def plain_png(colour: str, size: tuple[int, int] = (24, 20)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_p7_an_edited_picture_verifies_with_what_it_began_with(tiny_models: Models) -> None:
+    subject = renderer(batch_size=2)
+    white = OriginalFiles(plain_png("white"))
+    asked = request(tiny_models[0], num_images=3, strength=0.5)
+    made, _ = subject.render(asked, quiet, white)
+    assert all("edited" in picture.record for picture in made)
+    plain, _ = subject.render(asked, quiet)
+    assert all((pixels(a) != pixels(b)).any() for a, b in zip(made, plain, strict=True))
+    result, _ = subject.verify(asked, made[2].png, quiet, white)
+    assert result["verdict"] == "bit-exact"
+    for given, sentence in [(None, "made from another picture"), ("black", "the picture given")]:
+        files = None if given is None else OriginalFiles(plain_png(given))
+        result, _ = subject.verify(asked, made[2].png, quiet, files)
+        assert result["verdict"] == "cannot"
+        assert sentence in result["remarks"][0]
+
+
+def test_what_a_black_mask_hides_is_kept(tiny_models: Models) -> None:
+    half = Image.new("RGB", (20, 20), "black")
+    half.paste("white", (0, 0, 20, 10))
+    buffer = io.BytesIO()
+    half.save(buffer, "PNG")
+    files = OriginalFiles(plain_png("red", (20, 20)), buffer.getvalue())
+    (made,), _ = renderer().render(request(tiny_models[0], strength=1.0), quiet, files)
+    kept, changed = pixels(made)[10:], pixels(made)[:6]
+    assert (kept == (255, 0, 0)).all()
+    assert (changed != (255, 0, 0)).any()
 
 
 def test_p7_pictures_of_a_shared_batch_are_the_same_within_a_grey_level(

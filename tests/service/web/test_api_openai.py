@@ -87,8 +87,10 @@ def test_their_client_raises_their_errors(theirs: openai.OpenAI) -> None:
         theirs.images.generate(prompt="mountain", n=1000)
     with pytest.raises(openai.BadRequestError, match="guidance_scale"):
         theirs.images.generate(prompt="mountain", extra_body={"guidance_scale": "much"})
-    with pytest.raises(openai.BadRequestError, match="edits"):
-        theirs.images.edit(image=PNG, prompt="mountain")
+    with pytest.raises(openai.BadRequestError, match="no picture that can be read"):
+        theirs.images.edit(image=b"text", prompt="mountain")
+    with pytest.raises(openai.BadRequestError, match="images/edits"):
+        theirs.images.create_variation(image=PNG)
     with pytest.raises(openai.AuthenticationError) as denied:
         theirs.with_options(api_key="izo_wrong").models.list()
     assert denied.value.code == "invalid_api_key"

@@ -21,7 +21,7 @@ from izograf.data.scan import ScanReport
 from izograf.diffusion.guidance import classifier_free
 from izograf.diffusion.samplers import SAMPLERS
 from izograf.diffusion.schedules import karras
-from izograf.generators.diffusion import DiffusionGenerator
+from izograf.generators.diffusion import DiffusionGenerator, schedule_of
 from izograf.generators.diffusion_options import TRAINED
 from izograf.recipes.registry import RECIPES, Hyperparameters, RunRequest
 from izograf.schema.card import ModelCard
@@ -36,6 +36,7 @@ from izograf.training.trainer import train as take_steps
 SIZE = 8
 NETWORK = ("width=32", "depth=2", "head_dim=16", "patch_size=2")
 PROGRESSIVE, CONSISTENCY = "progressive-distillation", "consistency"
+TRAJECTORY = "trajectory-distillation"
 SEEDS = range(64)
 CONDITION = Condition(class_ids=torch.arange(64) % 2)
 
@@ -227,6 +228,28 @@ def test_a_consistency_student_takes_up_to_its_steps_at_levels_it_was_trained_at
         job_of(CONSISTENCY, settings=("num_levels=4",), **chosen)
 
 
+def test_a_student_that_walks_by_itself_ends_nearer_to_its_teachers_pictures(
+    teacher: Path, tmp_path: Path
+) -> None:
+    job = job_of(
+        TRAJECTORY, teacher=str(teacher), images=3_200, guidance=2.0, learning_rate=2e-3,
+        settings=("substeps=3,3,4,2", "schedule=linear-time"),
+    )  # fmt: skip
+    card = finished(job, tmp_path)
+    model = loaded(teacher)
+    fine = schedule_of(model.card, "linear-time")(12, 0.02, 80.0)
+    taken = fine[[0, 3, 6, 10, 12]]
+    assert card.sampling["levels"] == taken.tolist()
+    assert card.recipe["teacher"] == {
+        "model": "student", "solver": "dpm-solver++", "steps": 12, "substeps": [3, 3, 4, 2],
+        "schedule": "linear-time", "guidance_scale": 2.0, "guidance_low": 0.0,
+        "guidance_high": 1000.0,
+    }  # fmt: skip
+    goal = by_euler(model, karras(40, 0.02, 80.0), 2.0)
+    found = distance(loaded(tmp_path).sample(CONDITION, SEEDS), goal)
+    assert found < 0.75 * distance(by_euler(model, taken, 2.0), goal)
+
+
 def test_pictures_of_one_consistent_step_are_nearer_to_the_teachers_than_its_own_one(
     teacher: Path, tmp_path: Path
 ) -> None:
@@ -241,7 +264,7 @@ def test_pictures_of_one_consistent_step_are_nearer_to_the_teachers_than_its_own
     )
 
 
-@pytest.mark.parametrize("recipe", [PROGRESSIVE, CONSISTENCY])
+@pytest.mark.parametrize("recipe", [PROGRESSIVE, CONSISTENCY, TRAJECTORY])
 @pytest.mark.parametrize(
     ("chosen", "sentence"),
     [
@@ -273,6 +296,12 @@ def test_what_only_one_of_the_recipes_refuses(teacher: Path, student: Path) -> N
         job_of(PROGRESSIVE, teacher=str(student), student_steps=2, guidance=2.0)
     with pytest.raises(InvalidInput, match="is a student itself"):
         job_of(CONSISTENCY, teacher=str(student))
+    with pytest.raises(InvalidInput, match="is a student itself"):
+        job_of(TRAJECTORY, teacher=str(student))
+    with pytest.raises(InvalidInput, match="substeps must be from 1 to 32"):
+        job_of(TRAJECTORY, teacher=str(teacher), settings=("substeps=0",))
+    with pytest.raises(InvalidInput, match="one number or, with --student-steps 4, 4 of them"):
+        job_of(TRAJECTORY, teacher=str(teacher), settings=("substeps=4,4",))
     with pytest.raises(InvalidInput, match="leave out --student-steps"):
         job_of("dit", student_steps=4)
 
@@ -307,7 +336,7 @@ def distil(izograf: Any, pictures: Path, here: Path) -> Any:
     return call
 
 
-@pytest.mark.parametrize("recipe", [PROGRESSIVE, CONSISTENCY])
+@pytest.mark.parametrize("recipe", [PROGRESSIVE, CONSISTENCY, TRAJECTORY])
 def test_from_the_command_line_to_a_picture(
     recipe: str, distil: Any, izograf: Any, trained: Any
 ) -> None:

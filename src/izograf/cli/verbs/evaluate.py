@@ -11,7 +11,7 @@ import typer
 
 from izograf.cli.app import app
 from izograf.cli.arguments import Backend, ClassColumn, Data, Device, Json, Precision, parse_count
-from izograf.cli.verbs.generate import Guidance, Options, Sampler, Steps, given_options
+from izograf.cli.drawing import Guidance, Options, Sampler, Steps, given_options
 from izograf.schema.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:

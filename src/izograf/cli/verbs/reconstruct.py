@@ -10,11 +10,11 @@ import typer
 
 from izograf.cli.app import app
 from izograf.cli.arguments import Backend, Device, Json, Precision
-from izograf.schema.errors import InvalidInput, NotFound
+from izograf.cli.drawing import check_one_png
+from izograf.cli.reading import read_square
+from izograf.schema.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from izograf.core.types import Autoencoder
     from izograf.schema.card import ModelCard
 
@@ -46,14 +46,14 @@ def reconstruct(
     """Encode a picture and decode its code: as it is, or as another class."""
     from izograf.schema.library import find_model, read_card
 
-    _check_output(output, overwrite=overwrite)
+    check_one_png(output, overwrite=overwrite)
     card = read_card(find_model(model))
     source, target = _class_index(card, shown), _class_index(card, to_class)
     if source is None and target is not None:
         raise InvalidInput(
             "--to-class needs --class as well: the class that the picture shows now."
         )
-    pixels = _read_picture(picture, card.image_size)
+    pixels = read_square(picture, card.image_size)[None]
 
     import torch
 
@@ -97,13 +97,13 @@ def interpolate(
     """Draw a strip from one picture to another, even steps between their codes."""
     from izograf.schema.library import find_model, read_card
 
-    _check_output(output, overwrite=overwrite)
+    check_one_png(output, overwrite=overwrite)
     card = read_card(find_model(model))
     start = _class_index(card, first_class)
     end = start if to_class is None else _class_index(card, to_class)
     if start is None and end is not None:
         raise InvalidInput("--to-class needs --class as well: the class of the first picture.")
-    pictures = [_read_picture(path, card.image_size) for path in (first, second)]
+    pictures = [read_square(path, card.image_size)[None] for path in (first, second)]
 
     from izograf.core.pixels import to_float, to_uint8
     from izograf.generators.codes import between, from_class_to_class, of_class, save_derived
@@ -120,13 +120,6 @@ def interpolate(
     typer.echo(str(output))
 
 
-def _check_output(output: Path, *, overwrite: bool) -> None:
-    if output.suffix.lower() != ".png":
-        raise InvalidInput(f"One PNG is written: use {output.stem or 'out'}.png, not {output}.")
-    if output.exists() and not overwrite:
-        raise InvalidInput(f"{output} exists already: add --overwrite, or choose another --output.")
-
-
 def _class_index(card: ModelCard, text: str | None) -> int | None:
     from izograf.schema.labels import resolve_class
 
@@ -135,25 +128,6 @@ def _class_index(card: ModelCard, text: str | None) -> int | None:
     if not card.classes:
         raise InvalidInput(f"{card.name} has no classes: leave out --class and --to-class.")
     return resolve_class(text, card.classes)
-
-
-def _read_picture(path: Path, image_size: int) -> Tensor:
-    """The centre square of the picture, uint8 [1,3,S,S]."""
-    import torch
-
-    from izograf.data.preprocess import pillow_warnings, prepare
-    from izograf.data.scan import Unreadable
-
-    try:
-        with pillow_warnings():
-            pixels = prepare(path.read_bytes(), image_size)
-    except FileNotFoundError:
-        raise NotFound(f"There is no file {path}.") from None
-    except IsADirectoryError:
-        raise InvalidInput(f"{path} is a folder: name one picture.") from None
-    except Unreadable as error:
-        raise InvalidInput(f"{path} cannot be read as a picture: {error}.") from None
-    return torch.from_numpy(pixels)[None]
 
 
 def _load(model: str, device: str, precision: str, backend: str) -> Autoencoder:

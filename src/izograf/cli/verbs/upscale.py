@@ -11,7 +11,9 @@ import typer
 
 from izograf.cli.app import app
 from izograf.cli.arguments import Device, Json, Precision
-from izograf.schema.errors import InvalidInput, NotFound
+from izograf.cli.drawing import check_one_png
+from izograf.cli.reading import read_whole
+from izograf.schema.errors import InvalidInput
 from izograf.schema.library import DEFAULT_UPSCALER
 from izograf.schema.record import UPSCALED, check_factor
 
@@ -38,8 +40,8 @@ def upscale(
 ) -> None:
     """Enlarge a picture; one that was made here can still be verified."""
     check_factor(factor)
-    _check_output(output, overwrite=overwrite)
-    pixels = _read(picture)
+    check_one_png(output, overwrite=overwrite)
+    pixels = read_whole(picture)
 
     from izograf.core.devices import configure_threads
     from izograf.generators.codes import save_derived
@@ -66,31 +68,6 @@ def upscale(
         return
     typer.echo(str(output))
     typer.echo(f"{width} x {height} pixels in {time.perf_counter() - start:.1f} s.", err=True)
-
-
-def _check_output(output: Path, *, overwrite: bool) -> None:
-    if output.suffix.lower() != ".png":
-        raise InvalidInput(f"One PNG is written: use {output.stem or 'out'}.png, not {output}.")
-    if output.exists() and not overwrite:
-        raise InvalidInput(f"{output} exists already: add --overwrite, or choose another --output.")
-
-
-def _read(path: Path) -> Tensor:
-    """The whole picture, uint8 [3,H,W]."""
-    import torch
-
-    from izograf.data.preprocess import pillow_warnings, prepare_whole
-    from izograf.data.scan import Unreadable
-
-    try:
-        with pillow_warnings():
-            return torch.from_numpy(prepare_whole(path.read_bytes()))
-    except FileNotFoundError:
-        raise NotFound(f"There is no file {path}.") from None
-    except IsADirectoryError:
-        raise InvalidInput(f"{path} is a folder: name one picture.") from None
-    except Unreadable as error:
-        raise InvalidInput(f"{path} cannot be read as a picture: {error}.") from None
 
 
 def _made_here(path: Path, pixels: Tensor) -> Picture | None:

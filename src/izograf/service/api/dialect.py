@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
-from fastapi import Request
+from fastapi import File, Form, Request, UploadFile
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
@@ -22,8 +23,8 @@ from izograf.schema.labels import both_languages
 from izograf.schema.options import SHORT_FORMS, OptionValue
 from izograf.schema.prompting import compose_prompt
 from izograf.schema.request import GenerationRequest
-from izograf.service import orders, problems
-from izograf.service.access import User, Viewer
+from izograf.service import edits, orders, problems
+from izograf.service.access import Identity, User, Viewer
 from izograf.service.api import shapes
 from izograf.service.api.events import wait_until_ended
 from izograf.service.api.jobs import Key
@@ -36,7 +37,7 @@ router = interface_router("/v1", "openai")
 
 CLIENT_GONE = 499  # nobody reads this answer; it is for the log
 SHOWN_CLASSES = 50
-NO_EDITS = "No model here edits pictures yet: make new ones with /v1/images/generations."
+NO_VARIATIONS = "Pictures are not varied without words: use /v1/images/edits with a prompt."
 
 
 class ModelNotFound(NotFound):
@@ -109,6 +110,59 @@ async def create_openai_images(
         wanted = request_of(service, order, idempotency_key)
         return orders.submit(service, identity, wanted, idempotency_key=idempotency_key)
 
+    return await _answered(request, service, identity, submitted, order, idempotency_key)
+
+
+@router.post("/images/edits", summary="Repaint a picture and wait for it",
+             response_model=ImagesAnswer)  # fmt: skip
+async def edit_openai_image(
+    request: Request,
+    service: Running,
+    identity: User,
+    image: Annotated[UploadFile, File()],
+    prompt: Annotated[str, Form(min_length=1, max_length=32_000)],
+    mask: Annotated[UploadFile | None, File(description="transparent or white to repaint")] = None,
+    model: Annotated[str | None, Form(max_length=200)] = None,
+    n: Annotated[int | None, Form(ge=1)] = None,
+    size: Annotated[str | None, Form(max_length=40)] = None,
+    response_format: Annotated[Literal["b64_json", "url"] | None, Form()] = None,
+    idempotency_key: Key = None,
+) -> Response:
+    known = ("image", "mask", "prompt", "model", "n", "size", "response_format", "user")
+    extra = {k: v for k, v in (await request.form()).items() if k not in known}
+    order = ImageOrder(prompt=prompt, model=model, n=n, size=size,
+                       response_format=response_format, **_options_in(extra))  # fmt: skip
+    picture, painted = await image.read(), b"" if mask is None else await mask.read()
+
+    def submitted() -> Job:
+        wanted = request_of(service, order, idempotency_key)
+        begun = edits.from_upload(service, picture)
+        return edits.submit(
+            service, identity, wanted, begun, painted, idempotency_key=idempotency_key
+        )
+
+    return await _answered(request, service, identity, submitted, order, idempotency_key)
+
+
+def _options_in(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The further fields of a form, which are all text; a seed is a number."""
+    plain = {name: value for name, value in fields.items() if isinstance(value, str)}
+    seed = plain.pop("seed", "")
+    if seed and not seed.isdecimal():
+        raise InvalidInput("The seed must be a whole number.")
+    plain.pop("stream", None)
+    return {**plain, "seed": int(seed)} if seed else plain
+
+
+async def _answered(
+    request: Request,
+    service: Service,
+    identity: Identity,
+    submitted: Callable[[], Job],
+    order: ImageOrder,
+    idempotency_key: str | None,
+) -> Response:
+    """The pictures of the job that `submitted` makes, once they are there."""
     job = await run_in_threadpool(submitted)
     if not await ended_for(request, service, job.id):
         if service.hub.closing:
@@ -120,14 +174,9 @@ async def create_openai_images(
     return await run_in_threadpool(answer, service, job.id, order, str(request.base_url))
 
 
-@router.post("/images/edits", summary="Not possible: no model here edits pictures")
-def edit_openai_image(identity: User) -> None:  # noqa: ARG001
-    raise InvalidInput(NO_EDITS)
-
-
-@router.post("/images/variations", summary="Not possible: no model here reads pictures")
+@router.post("/images/variations", summary="Not possible: see /v1/images/edits")
 def vary_openai_image(identity: User) -> None:  # noqa: ARG001
-    raise InvalidInput(NO_EDITS)
+    raise InvalidInput(NO_VARIATIONS)
 
 
 def generator_card(service: Service, name: str) -> ModelCard:

@@ -8,6 +8,7 @@ from fastapi import Header, Query, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
+from izograf.engine.tasks import ORIGINAL
 from izograf.schema.errors import InvalidInput, NotFound
 from izograf.schema.job import EventKind, Job, Status
 from izograf.schema.prompting import compose_prompt, remarks_of
@@ -35,6 +36,9 @@ EVENT = {
         "event": {"enum": [str(kind) for kind in EventKind]},
         "data": {"type": "string", "contentMediaType": "application/json"},
     },
+}
+ORIGINAL_PNG: Responses = {
+    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
 }
 STREAM: Responses = {
     200: {
@@ -98,6 +102,20 @@ def cancel_job(job_id: str, service: Running, identity: User) -> shapes.Job:
 @router.post("/{job_id}/retry", status_code=202, summary="Do an ended job again, as a new one")
 def retry_job(job_id: str, service: Running, identity: User, response: Response) -> shapes.Job:
     return _accepted(service, orders.retry(service, identity, job_id), response)
+
+
+@router.get(
+    "/{job_id}/original",
+    summary="What an edit began with: a PNG",
+    response_class=Response,
+    responses=ORIGINAL_PNG,
+)
+def read_original(job_id: str, service: Running, identity: Viewer) -> Response:
+    job = service.store.jobs.get(job_id, owner=identity.visible_owner)
+    if ORIGINAL not in job.inputs:
+        raise NotFound("That job did not begin with a picture.")
+    content = service.store.files.read(job.inputs[ORIGINAL])
+    return Response(content, media_type="image/png", headers={"Cache-Control": "private"})
 
 
 @router.get(

@@ -80,6 +80,10 @@ def job_url(job_id: str) -> str:
     return f"/api/v1/jobs/{job_id}"
 
 
+def original_url(job_id: str) -> str:
+    return f"{job_url(job_id)}/original"
+
+
 def file_url(image_id: str) -> str:
     return f"/api/v1/images/{image_id}/file"
 

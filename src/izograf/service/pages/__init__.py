@@ -17,8 +17,8 @@ from starlette.types import Scope
 
 STATIC = Path(__file__).resolve().parent.parent / "static"
 MODULES = (
-    "generate", "gallery", "picture", "compare", "models", "collections", "variations", "queue",
-    "account", "admin", "imports", "help", "styles",
+    "generate", "edit", "gallery", "picture", "compare", "models", "collections", "variations",
+    "queue", "account", "admin", "imports", "help", "styles",
 )  # fmt: skip
 
 

@@ -202,10 +202,18 @@ def plain(value: OptionValue) -> str:
 
 
 def compose(
-    service: Service, t: Translator, typed: Typed, errors: Mapping[str, str] = {}
+    service: Service,
+    t: Translator,
+    typed: Typed,
+    errors: Mapping[str, str] = {},
+    *,
+    editing: bool = False,
 ) -> Composer | None:
-    """The form for `typed`; None if there is no model that makes pictures."""
-    cards = service.catalogue.generators()
+    """The form for `typed`; None if there is no model for it.
+
+    With `editing` it is for pictures that begin with another one, and has the options for that.
+    """
+    cards = tuple(c for c in service.catalogue.generators() if c.edits or not editing)
     if not cards:
         return None
     named = {card.name: card for card in cards}
@@ -217,7 +225,7 @@ def compose(
         tuple(
             _option(spec, card, typed.options, t, errors)
             for spec in card.options
-            if not (spec.of_a_method or spec.of_a_picture)
+            if not spec.of_a_method and (editing or not spec.of_a_picture)
         ),
         errors, service.settings.max_images_per_job, box=_prompt_box(card, typed, t.language),
     )  # fmt: skip

@@ -33,6 +33,7 @@ SIDE = 192  # what a small picture is enlarged to, in CSS pixels, as far as whol
 
 NAVIGATION = (
     ("generate", "/"),
+    ("edit", "/edit"),
     ("gallery", "/gallery"),
     ("compare", "/compare"),
     ("models", "/models"),
