@@ -41,7 +41,7 @@ types: setup
 check: lint types test
 
 bench: setup
-	for script in sampling training attention startup service; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in sampling training attention students startup service; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis

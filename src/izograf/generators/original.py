@@ -77,7 +77,7 @@ def prepare_original(card: ModelCard, pixels: Tensor, repaint: Tensor | None = N
             f"The mask is {width} x {height} and the picture {own_width} x {own_height} pixels: "
             "paint it on the same picture."
         )
-    square = _square(repaint, size)
+    square = _square(repaint, size, Image.Resampling.BOX)  # nothing rings over the edge
     if not square.any():
         raise InvalidInput(
             "The mask leaves nothing to repaint in the centre square: paint white what may change."
@@ -104,7 +104,9 @@ def brightness(pixels: Tensor) -> Tensor:
     return pixels.float().mean(dim=0, keepdim=True).round().to(torch.uint8)
 
 
-def _square(pixels: Tensor, size: int) -> Tensor:
+def _square(
+    pixels: Tensor, size: int, resample: Image.Resampling = Image.Resampling.LANCZOS
+) -> Tensor:
     """The centre square, resized antialiased, uint8 [C,S,S]."""
     height, width = pixels.shape[1:]
     side = min(height, width)
@@ -112,7 +114,7 @@ def _square(pixels: Tensor, size: int) -> Tensor:
     square = pixels[:, top : top + side, left : left + side]
     array = square.permute(1, 2, 0).contiguous().numpy()
     image = Image.fromarray(array[..., 0] if len(pixels) == 1 else array)
-    small = np.array(image.resize((size, size), Image.Resampling.LANCZOS))
+    small = np.array(image.resize((size, size), resample))
     return torch.from_numpy(small.reshape(size, size, -1)).permute(2, 0, 1).contiguous()
 
 

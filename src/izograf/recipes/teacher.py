@@ -103,9 +103,13 @@ class Teacher:
         return guided_teacher(strength, sigma_low=low, sigma_high=high), used
 
     def levels(self, num_steps: int, schedule: str | None = None) -> Tensor:
-        """[N+1] levels of the named schedule, or of the card's, between the card's bounds."""
-        options = {option.name: option.default for option in self.card.options}
-        of_name = schedule_of(self.card, schedule or str(options["schedule"]))
+        """[N+1] levels of the named schedule, or of the card's, between the card's bounds.
+
+        Raises:
+            InvalidInput: the card offers no such schedule.
+        """
+        (option,) = (option for option in self.card.options if option.name == "schedule")
+        of_name = schedule_of(self.card, str(option.parse(schedule or option.default)))
         return of_name(num_steps, self.card.sampling["sigma_min"], self.card.sampling["sigma_max"])
 
     def own_levels(self) -> Tensor | None:

@@ -74,7 +74,9 @@ def trajectory_distillation(request: RunRequest) -> Job:
     One picture seen is one drawn by the teacher and by the student: many times the work of a
     picture of the other students' recipes, and many fewer are needed.
     """
-    chosen = request.hyperparameters.over(replace(DEFAULTS, images=40_000, objective=OBJECTIVE))
+    chosen = request.hyperparameters.over(
+        replace(DEFAULTS, images=16_000, batch_size=16, objective=OBJECTIVE)
+    )
     config = apply_settings(TrajectoryConfig(), chosen.settings)
     steps = student_steps(chosen)
     teacher = Teacher.open(request, chosen)

@@ -15,6 +15,7 @@ Anybody can write a record, so nothing in it may be believed before it was looke
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,8 +103,12 @@ def _check_composition(record: Mapping[str, Any], request: GenerationRequest) ->
 
 
 def _check_edited(edited: Any) -> None:
-    if not isinstance(edited["picture"], str) or not isinstance(edited["mask"], str | None):
-        raise TypeError("picture or mask of edited is not text")
+    for part in ("picture", "mask"):
+        value = edited[part]
+        if value is None and part == "mask":
+            continue
+        if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
+            raise TypeError(f"{part} of edited is no sha256")
 
 
 def _check_upscaled(upscaled: Any) -> None:

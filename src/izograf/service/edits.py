@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,93 +13,109 @@ from izograf.schema.request import GenerationRequest
 from izograf.service import orders
 from izograf.service.access import Identity
 from izograf.service.context import Service
-from izograf.service.uploads import CleanPicture, UploadLimits, read_upload
+from izograf.service.space import require_space
+from izograf.service.uploads import UploadLimits, read_upload
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """A picture to begin with that is kept in the store: its sha256 and its size in pixels."""
+    """What to begin with, exactly one of these.
 
-    sha256: str
+    Attributes:
+        upload: the bytes of somebody's file.
+        image_id: a picture of the gallery.
+        job_id: an earlier job, for what that began with.
+    """
+
+    upload: bytes = b""
+    image_id: str = ""
+    job_id: str = ""
+
+
+@dataclass(frozen=True)
+class _Clean:
+    """A picture to begin with: where it lies in the store, or what is still to be written."""
+
     width: int
     height: int
+    sha256: str = ""
+    png: bytes = b""
+
+    def kept(self, service: Service) -> str:
+        return self.sha256 or service.store.files.write(self.png)
 
 
-def from_upload(service: Service, content: bytes) -> Beginning:
-    """An uploaded picture, made anew and kept.
-
-    Raises:
-        UnusablePicture: it cannot be read, or is beyond the limits.
-    """
-    return _kept(service, read_upload(content, UploadLimits.of(service.settings)))
-
-
-def from_image(service: Service, identity: Identity, image_id: str) -> Beginning:
-    """A picture of the gallery.
+def edit_job(service: Service, identity: Identity, job_id: str) -> Job:
+    """The job, which is one that repainted a picture.
 
     Raises:
-        NotFound: there is none, or it is not the caller's.
+        NotFound: there is none, or it is not the caller's. InvalidInput: it is of another kind.
     """
-    image = service.store.images.get(image_id, owner=identity.visible_owner)
-    return Beginning(image.sha256, image.width, image.height)
-
-
-def from_job(service: Service, identity: Identity, job_id: str) -> Beginning:
-    """What an earlier job began with.
-
-    Raises:
-        NotFound: there is no such job, or it is not the caller's.
-        InvalidInput: it began with no picture.
-    """
-    sha256 = original_of(service.store.jobs.get(job_id, owner=identity.visible_owner))
-    return _kept(service, read_upload(service.store.files.read(sha256),
-                                      UploadLimits.of(service.settings)))  # fmt: skip
-
-
-def original_of(job: Job) -> str:
-    """The sha256 of the picture that a job began with.
-
-    Raises:
-        InvalidInput: it began with none.
-    """
-    if ORIGINAL not in job.inputs:
+    job = service.store.jobs.get(job_id, owner=identity.visible_owner)
+    if job.task != EDIT:
         raise InvalidInput("That job did not begin with a picture.")
-    return job.inputs[ORIGINAL]
+    return job
 
 
 def submit(
     service: Service,
     identity: Identity,
     request: GenerationRequest,
-    begun: Beginning,
+    begin: Beginning,
     mask: bytes = b"",
     *,
+    same_mask: bool = False,
     idempotency_key: str | None = None,
 ) -> Job:
-    """The job that repaints `begun`; with a `mask`, a picture's file, only where that is white.
+    """The job that repaints a picture; with a `mask`, a picture's file, only where that is white.
+
+    Everything is looked at before anything is written. `same_mask` takes the mask of the job that
+    `begin` names, if it had one and no other is given.
 
     Raises:
         NotFound, InvalidInput, Conflict, QueueFull, StorageError: as `orders.submit`; the model
-            cannot begin with a picture, or the mask is not of the picture's size.
-        UnusablePicture: the mask cannot be read.
+            cannot begin with a picture, none or several are given, or the mask is of another size.
+        UnusablePicture: the picture or the mask cannot be read.
     """
+    if sum(map(bool, (begin.upload, begin.image_id, begin.job_id))) != 1:
+        raise InvalidInput("Give the picture to begin with, a file or one of the gallery, once.")
     service.catalogue.card(request.model).require_editing()
     if request.towards:
         raise InvalidInput("A strip cannot begin with a picture: leave out towards.")
-    inputs: Mapping[str, str] = {ORIGINAL: begun.sha256}
+    orders.check(service, request)
+    require_space(service.settings.data_dir)
+    begun = _clean(service, identity, begin)
+    inputs: Mapping[str, str] = {}
     if mask:
-        limits = UploadLimits.of(service.settings)
-        clean = read_upload(mask, limits, as_mask=True)
-        if (clean.width, clean.height) != (begun.width, begun.height):
+        painted = _read(service, mask, as_mask=True)
+        if (painted.width, painted.height) != (begun.width, begun.height):
             raise InvalidInput(
-                f"The mask is {clean.width} x {clean.height} and the picture {begun.width} x "
+                f"The mask is {painted.width} x {painted.height} and the picture {begun.width} x "
                 f"{begun.height} pixels: paint it on the same picture."
             )
-        inputs |= {MASK: service.store.files.write(clean.png)}
+        inputs = {MASK: painted.kept(service)}
+    elif same_mask and begin.job_id:
+        before = edit_job(service, identity, begin.job_id).inputs
+        inputs = {MASK: before[MASK]} if MASK in before else {}
+    inputs = {ORIGINAL: begun.kept(service), **inputs}
     return orders.submit(
         service, identity, request, task=EDIT, inputs=inputs, idempotency_key=idempotency_key
     )
 
 
-def _kept(service: Service, picture: CleanPicture) -> Beginning:
-    return Beginning(service.store.files.write(picture.png), picture.width, picture.height)
+def _clean(service: Service, identity: Identity, begin: Beginning) -> _Clean:
+    if begin.upload:
+        return _read(service, begin.upload)
+    if begin.image_id:
+        image = service.store.images.get(begin.image_id, owner=identity.visible_owner)
+        return _Clean(image.width, image.height, image.sha256)
+    sha256 = edit_job(service, identity, begin.job_id).inputs[ORIGINAL]
+    if not service.store.files.exists(sha256):
+        raise InvalidInput("What that job began with is no longer kept: choose the picture again.")
+    header = service.store.files.read(sha256)[16:24]  # of a PNG that was written here
+    return _Clean(*struct.unpack(">II", header), sha256)
+
+
+def _read(service: Service, content: bytes, *, as_mask: bool = False) -> _Clean:
+    clean = read_upload(content, UploadLimits.of(service.settings), as_mask=as_mask)
+    return _Clean(clean.width, clean.height, png=clean.png)

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from collections.abc import Mapping
 
-from izograf.engine.tasks import MASK, ORIGINAL, PICTURE, VERIFY
+from izograf.engine.tasks import EDIT, MASK, ORIGINAL, PICTURE, VERIFY
 from izograf.schema.errors import Conflict, InvalidInput, NotFound
 from izograf.schema.job import Job, StoredImage
 from izograf.schema.record import EDITED
@@ -37,21 +37,31 @@ def submit(
     """
     settings = service.settings
     require_space(settings.data_dir)
-    if request.num_images > settings.max_images_per_job:
-        raise InvalidInput(
-            f"num_images must be from 1 to {settings.max_images_per_job} here, "
-            f"got {request.num_images}: send several jobs."
-        )
     job = service.store.jobs.submit(
         identity.owner,
         task,
-        service.catalogue.resolve(request),
+        check(service, request),
         idempotency_key=idempotency_key,
         limits=QueueLimits(settings.max_queued, settings.max_queued_per_owner),
         inputs=inputs,
     )
     service.dispatcher.wake()
     return job
+
+
+def check(service: Service, request: GenerationRequest) -> GenerationRequest:
+    """The request as the model's card has it, every option explicit.
+
+    Raises:
+        NotFound, InvalidInput: see `Catalogue.resolve`; more pictures than a job may have.
+    """
+    most = service.settings.max_images_per_job
+    if request.num_images > most:
+        raise InvalidInput(
+            f"num_images must be from 1 to {most} here, got {request.num_images}: send several "
+            "jobs."
+        )
+    return service.catalogue.resolve(request)
 
 
 def choose_seed(idempotency_key: str | None = None) -> int:
@@ -87,6 +97,20 @@ def verify(service: Service, identity: Identity, image: StoredImage) -> Job:
     return submit(service, identity, request, task=VERIFY, inputs=inputs)
 
 
+def vary(
+    service: Service, identity: Identity, image: StoredImage, request: GenerationRequest
+) -> Job:
+    """A job of `request`, which begins with what the picture began with, if it was edited.
+
+    Raises:
+        InvalidInput: that is not kept any more. NotFound, QueueFull: see `submit`.
+    """
+    inputs = originals_of(service, image)
+    if EDITED in image.record and not inputs:
+        raise InvalidInput("What the picture was made from is no longer kept: edit that again.")
+    return submit(service, identity, request, task=EDIT if inputs else GENERATE, inputs=inputs)
+
+
 def originals_of(service: Service, image: StoredImage) -> Mapping[str, str]:
     """What an edited picture began with, as inputs; empty for others, or once that is forgotten."""
     if EDITED not in image.record:
@@ -95,7 +119,8 @@ def originals_of(service: Service, image: StoredImage) -> Mapping[str, str]:
         inputs = service.store.jobs.get(image.job_id).inputs
     except NotFound:
         return {}
-    return {name: inputs[name] for name in (ORIGINAL, MASK) if name in inputs}
+    begun = {name: inputs[name] for name in (ORIGINAL, MASK) if name in inputs}
+    return begun if all(map(service.store.files.exists, begun.values())) else {}
 
 
 def cancel(service: Service, identity: Identity, job_id: str) -> Job:

@@ -106,11 +106,14 @@ def _is_transparent(image: Image) -> bool:
 
 
 def _mask(image: Image) -> Image:
-    """White where the picture is transparent, if it can be; else the picture itself."""
+    """White where the picture is transparent, if any of it is; else the picture itself."""
     if not _is_transparent(image):
         return _rgb(image)
     layer = image if image.mode == "RGBA" else image.convert("RGBA")
-    return layer.getchannel("A").point(lambda level: 255 - level).convert("RGB")
+    alpha = layer.getchannel("A")
+    if alpha.getextrema() == (255, 255):
+        return layer.convert("RGB")
+    return alpha.point(lambda level: 255 - level).convert("RGB")
 
 
 def _rgb(image: Image) -> Image:

@@ -31,7 +31,7 @@ from izograf.store.files import ImageFiles, storage_errors
 from izograf.store.images import input_files
 from izograf.store.migrate import upgrade
 from izograf.store.open import IMAGES, Store
-from izograf.store.tables import READS_FILES, images, metadata
+from izograf.store.tables import KEEPS_FILES, READS_FILES, images, metadata
 
 FORMAT = 1
 MANIFEST = "backup.json"
@@ -163,9 +163,9 @@ def _copy_pictures(store: Store, snapshot: Path, folder: Path) -> None:
 
 
 def _named_files(database: sqlite3.Connection) -> list[str]:
-    """The digests of every picture of a snapshot, and of what its unfinished jobs read."""
+    """The digests of every picture of a snapshot, and of what its jobs still need."""
     pictures = database.execute("SELECT DISTINCT sha256 FROM images")
-    inputs = database.execute(f"SELECT inputs FROM jobs WHERE {READS_FILES}")
+    inputs = database.execute(f"SELECT inputs FROM jobs WHERE {KEEPS_FILES}")
     read = {sha256 for (text,) in inputs for sha256 in json.loads(text).values()}
     return sorted({row[0] for row in pictures} | read)
 

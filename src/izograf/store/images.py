@@ -31,7 +31,7 @@ from izograf.store import ids
 from izograf.store.database import Database
 from izograf.store.files import ImageFiles
 from izograf.store.pages import MAX_LIMIT, Page, fetch_page
-from izograf.store.tables import READS_FILES, collection_images, images, jobs
+from izograf.store.tables import KEEPS_FILES, collection_images, images, jobs
 from izograf.store.text import checked_text, cleaned_text, containing, folded
 
 LONGEST_TERM = 200
@@ -260,8 +260,8 @@ class ImageStore:
 
 
 def input_files(connection: Connection) -> set[str]:
-    """The sha256 of every file that a job which has not ended still needs."""
-    rows = connection.scalars(select(jobs.c.inputs).where(text(READS_FILES)))
+    """The sha256 of every file that a job still needs, or that pictures were made from."""
+    rows = connection.scalars(select(jobs.c.inputs).where(text(KEEPS_FILES)))
     return {sha256 for inputs in rows for sha256 in inputs.values()}
 
 

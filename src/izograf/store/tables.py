@@ -106,6 +106,11 @@ Index(
 
 # what is true of a job that has not ended and reads files
 READS_FILES = "inputs <> '{}' AND status IN ('queued', 'running')"
+# and of one whose files are kept: so long as there are pictures that were made from them, too
+KEEPS_FILES = (
+    "inputs <> '{}' AND (status IN ('queued', 'running') OR task = 'edit' AND EXISTS "
+    "(SELECT 1 FROM images WHERE images.job_id = jobs.id))"
+)
 
 # The fair queue: one line of waiting jobs per owner and priority (see `lines`).
 queue_lines = Table(

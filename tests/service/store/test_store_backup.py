@@ -55,6 +55,20 @@ def test_everything_comes_back(
     restored.close()
 
 
+def test_what_an_edited_picture_was_made_from_comes_back(store: Store, folder: Path) -> None:
+    inputs = {"original": store.files.write(b"sent in"), "mask": store.files.write(b"marks")}
+    job = store.jobs.submit("ann", "edit", ORDER, inputs=inputs)
+    store.jobs.claim_next()
+    made = store.images.stage(job, seed=3, png=b"png", width=1, height=1, record={})
+    store.jobs.finish(job.id, 1, [made])
+    backup(store, folder / "backup")
+    restore_backup(folder / "backup", folder / "restored", sqlite_url(folder / "restored.sqlite3"))
+    restored = open_store(folder / "restored", sqlite_url(folder / "restored.sqlite3"))
+    assert restored.jobs.get(job.id).inputs == inputs
+    assert restored.files.read(inputs["mask"]) == b"marks"
+    restored.close()
+
+
 @pytest.mark.parametrize("name", ["backup", "backup.zip"])
 def test_what_unfinished_jobs_read_comes_back(store: Store, folder: Path, name: str) -> None:
     inputs = {"picture": store.files.write(b"sent in")}

@@ -117,6 +117,22 @@ def test_the_pictures_of_a_strip_come_back_in_its_order(store: Store, request_fo
     assert store.jobs.events_after(job.id)[-1].data["images"] == [image.id for image in staged]
 
 
+def test_a_sweep_keeps_what_an_edited_picture_was_made_from(
+    store: Store, request_for: Request, clock: Clock
+) -> None:
+    inputs = {"original": store.files.write(b"sent in"), "mask": store.files.write(b"marks")}
+    job = store.jobs.submit("ann", "edit", request_for(), inputs=inputs)
+    store.jobs.claim_next()
+    made = store.images.stage(job, seed=3, png=b"png", width=1, height=1, record={})
+    store.jobs.finish(job.id, 1, [made])
+    clock.now += 1e6
+    assert store.images.sweep() == 0
+    store.images.delete([made.id])
+    store.images.purge_deleted(clock.now + 1)
+    clock.now += 1e6
+    assert store.images.sweep() == 3, "the picture, what it was made from, and the mask"
+
+
 def test_p3_a_sweep_keeps_what_unfinished_jobs_read(
     store: Store, request_for: Request, clock: Clock
 ) -> None:

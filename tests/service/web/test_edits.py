@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,8 @@ def test_a_photograph_is_turned_upright_before_its_size_is_compared(client: Test
 @pytest.mark.parametrize(
     ("files", "changes", "status", "sentence"),
     [
+        ({"picture": photo(), "mask": b""}, {}, 422, "The mask is an empty file"),
+        ({"picture": photo()}, {"num_images": 1000}, 422, "send several"),
         ({}, {}, 422, "Give the picture to begin with"),
         ({"picture": photo(), "image_id": "img_x"}, {}, 422, "Give the picture to begin with"),
         ({"image_id": "img_00000000000000000000000000"}, {}, 404, ""),
@@ -135,9 +138,53 @@ def test_of_a_mask_with_transparency_the_transparent_is_white() -> None:
     with Image.open(io.BytesIO(clean.png)) as read:
         levels = np.asarray(read)[..., 0]
     assert levels.tolist() == [[255, 0, 0, 0], [0, 0, 0, 0]]
-    plain = read_upload(photo("white", (2, 2)), limits, as_mask=True)
-    with Image.open(io.BytesIO(plain.png)) as read:
-        assert (np.asarray(read) == 255).all()
+    opaque = Image.new("RGBA", (2, 1), (0, 0, 0, 255))
+    opaque.putpixel((1, 0), (255, 255, 255, 255))
+    buffer = io.BytesIO()
+    opaque.save(buffer, "PNG")
+    for data, expected in [(photo("white", (2, 1)), [[255, 255]]), (buffer.getvalue(), [[0, 255]])]:
+        clean = read_upload(data, limits, as_mask=True)
+        with Image.open(io.BytesIO(clean.png)) as read:
+            assert np.asarray(read)[..., 0].tolist() == expected
+
+
+def test_what_is_refused_leaves_no_file_behind(client: TestClient, service: Service) -> None:
+    before = files_of(service)
+    edit(client, order=ORDER | {"options": {"strength": 2}}, picture=photo())
+    edit(client, picture=photo(), mask=photo(size=(8, 8)))
+    edit(client, order=ORDER | {"model": "scenes-gan"}, picture=photo())
+    client.post("/edit", data=fields(number="many"), files={"picture": ("a.png", photo())})
+    assert files_of(service) == before
+
+
+def files_of(service: Service) -> set[str]:
+    return {path.name for folder in service.store.files.folders() for path in folder.iterdir()}
+
+
+def test_what_an_edited_picture_began_with_is_kept_as_long_as_it(
+    client: TestClient, service: Service
+) -> None:
+    job = wait_until_ended(client, edit(client, picture=photo(), mask=photo("white")).json()["id"])
+    inputs = service.store.jobs.get(job["id"]).inputs
+    images = service.store.images
+    images.sweep(grace=-1)
+    assert all(map(service.store.files.exists, inputs.values()))
+    images.delete([job["images"][0]["id"]])
+    images.purge_deleted(time.time() + 1)
+    images.sweep(grace=-1)
+    assert not any(map(service.store.files.exists, inputs.values()))
+    gone = client.get(f"/api/v1/jobs/{job['id']}/original")
+    assert "no longer kept" in assert_problem(gone, 404, "not_found")
+
+
+def test_an_edited_picture_brought_by_a_stranger_cannot_be_verified(client: TestClient) -> None:
+    job = wait_until_ended(client, edit(client, picture=photo()).json()["id"])
+    png = client.get(job["images"][0]["url"]).content
+    headers = {"content-type": "image/png"}
+    sent = client.post("/api/v1/verify", content=png, headers=headers).json()
+    assert wait_until_ended(client, sent["id"])["result"]["verdict"] == "cannot"
+    told = client.post("/api/v1/infotext", content=png, headers=headers).json()
+    assert "began with another one" in told["remarks"][-1]
 
 
 def test_openais_client_edits_pictures(make_service: MakeService) -> None:
@@ -157,10 +204,14 @@ def test_openais_client_edits_pictures(make_service: MakeService) -> None:
             assert (job.task, job.request.seed) == ("edit", 7)
             assert job.request.options["strength"] == 0.5
             assert set(job.inputs) == {"original", "mask"}
-            with pytest.raises(openai.BadRequestError, match="whole number"):
-                client.images.edit(
-                    image=("photo.png", photo()), prompt="mountain", extra_body={"seed": "x"}
-                )
+            for body, sentence in [
+                ({"seed": "x"}, "whole number"), ({"seed": "9" * 19}, "seed"),
+                ({"seed": "9" * 5000}, "whole number"), ({"stream": "true"}, "Streaming is not"),
+            ]:  # fmt: skip
+                with pytest.raises(openai.BadRequestError, match=sentence):
+                    client.images.edit(
+                        image=("photo.png", photo()), prompt="mountain", extra_body=body
+                    )
 
 
 # --- the page
@@ -192,6 +243,13 @@ def test_the_page_works_without_scripts(service: Service) -> None:
         second = service.store.jobs.get(again.url.params["job"])
         assert second.inputs["original"] == job.inputs["original"]
         assert "mask" in second.inputs
+        assert 'name="same_mask"' in page.get(f"/edit?job={second.id}").text
+        for data, inputs in [
+            (fields(job=second.id, same_mask="1"), second.inputs),
+            (fields(job=second.id), job.inputs),
+        ]:
+            kept = page.post("/edit", data=data, files={"mask": ("", b"")})
+            assert service.store.jobs.get(kept.url.params["job"]).inputs == inputs
         (first, *_) = service.store.images.of_job(job_id)
         third = page.post("/edit", data=fields(image=first.id))
         assert service.store.jobs.get(third.url.params["job"]).inputs == {"original": first.sha256}
@@ -214,14 +272,41 @@ def test_the_page_says_what_is_wrong(
         answer = page.post("/edit", data=fields(**changes), files=files or {"x": ("", b"")})
         assert answer.status_code == 422
         assert sentence in answer.text
+        assert not files or "Choose the picture again" in answer.text
         assert 'value="5"' in answer.text, "what was typed is still there"
     assert sum(service.store.jobs.count_by_status().values()) == 0
+
+
+def test_what_is_made_from_an_edited_picture_begins_with_the_same(service: Service) -> None:
+    with browser(service) as page:
+        sent = page.post("/edit", data=fields(), files={"picture": ("a.png", photo())})
+        job = service.store.jobs.get(sent.url.params["job"])
+        wait_until_ended(page, job.id)
+        image = service.store.images.of_job(job.id)[1]
+        html = page.get(f"/images/{image.id}").text
+        assert html.count(f'href="/edit?job={job.id}&amp;seed={image.seed}"') == 2
+        again = page.get(f"/?from={image.id}")
+        assert again.url.path == "/edit"
+        assert f'value="{image.seed}"' in again.text
+        assert 'id="strip"' not in html
+        shown = page.post(f"/images/{image.id}/vary")
+        varied = service.store.jobs.get(shown.url.params["vary"])
+        assert (varied.task, varied.inputs) == ("edit", job.inputs)
+        checked = page.post(f"/images/{image.id}/verify")
+        found = wait_until_ended(page, checked.url.params["verify"])
+        assert found["result"]["verdict"] == "bit-exact"
+        refused = page.post(f"/images/{image.id}/strip", data={"to_seed": "3", "frames": "2"})
+        assert refused.status_code == 422
+        assert "A strip begins with noise" in refused.text
 
 
 def test_a_job_of_another_kind_is_not_shown_as_an_edit(service: Service) -> None:
     with browser(service) as page:
         (image, *_) = make_pictures(service, page)
         assert page.get(f"/edit?job={image.job_id}").status_code == 422
+        html = page.get(f"/edit?job={image.job_id}&model=scenes").text
+        assert image.job_id not in html
+        assert page.get("/edit?image=img_00000000000000000000000000").status_code == 404
         assert f'href="/edit?image={image.id}' in page.get(f"/images/{image.id}").text
 
 
@@ -239,6 +324,11 @@ def test_a_designer_marks_the_sky_and_gets_it_repainted(service: Service, tmp_pa
         page.mouse.move(box["x"] + box["width"] - 2, box["y"] + box["height"] / 2, steps=3)
         page.mouse.up()
         page.select_option("#class", "sea")
+        page.fill('[name="option.strength"]', "7")
+        page.click("button.submit")
+        page.wait_for_selector(".edit-order .field-error")
+        assert page.input_value("#class") == "sea"
+        page.fill('[name="option.strength"]', "1")
         page.click("button.submit")
         page.wait_for_selector(".edit-pictures .picture")
         (job,) = service.store.jobs.list_jobs().items

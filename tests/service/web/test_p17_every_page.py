@@ -38,7 +38,7 @@ def paths(service: Service) -> list[str]:
         for parameter, value in known.items():
             path = path.replace(parameter, value)
         found.append(path)
-    return [*found, *MORE]
+    return [*found, f"/edit?image={pictures[0].id}", *MORE]
 
 
 def test_the_pages_are_found(paths: list[str]) -> None:

@@ -29,7 +29,7 @@ def test_every_script_is_tested_and_described(benchmarks: Path) -> None:
     scripts = {path.stem for path in benchmarks.glob("*.py")} - set(SHARED)
     assert scripts == {
         "sampling", "training", "startup", "attention", "service", "backbones", "quality",
-        "prompts",
+        "prompts", "students",
     }  # fmt: skip
     text = (benchmarks / "README.md").read_text(encoding="utf-8")
     assert all(f"{name}.py" in text for name in scripts)
@@ -37,6 +37,11 @@ def test_every_script_is_tested_and_described(benchmarks: Path) -> None:
 
 def test_attention(benchmarks: Path) -> None:
     quick(benchmarks / "attention.py")
+
+
+def test_students(benchmarks: Path) -> None:
+    told = quick(benchmarks / "students.py")
+    assert [check["kept"] for check in told["checks"] if "cards" in check["name"]] == [True]
 
 
 @pytest.mark.slow

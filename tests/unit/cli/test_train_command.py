@@ -14,6 +14,9 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from izograf.cli.verbs.train import NEXT
+from izograf.schema.library import read_card
+
 RECIPES = ["diffusion-unet", "dcgan", "classifier"]
 
 
@@ -37,6 +40,22 @@ def test_a_run_logs_at_its_intervals(run_folder) -> None:
     seconds = [line["seconds"] for line in logged]
     assert seconds == sorted(seconds)
     assert logged[-1]["images_per_second"] > 0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "hint"),
+    [("classifier", "izograf evaluate MODEL --data DATA --judge {out}"),
+     ("upscaler", "izograf upscale PICTURE --model {out} -o large.png"),
+     ("dcgan", "izograf generate --model {out}")],
+)  # fmt: skip
+def test_what_a_finished_model_is_for_is_said(train, tmp_path, recipe, hint) -> None:
+    outcome = train(recipe, tmp_path / "run", "--images", 8)
+    assert outcome.out.strip().endswith("try: " + hint.format(out=tmp_path / "run"))
+
+
+def test_every_task_of_a_card_has_its_hint(trained) -> None:
+    tasks = {read_card(trained(recipe)).task for recipe in RECIPES}
+    assert {*tasks, "upscale", "autoencode", "rank"} == set(NEXT)
 
 
 def test_a_run_evaluates_on_held_out_pictures(run_folder) -> None:

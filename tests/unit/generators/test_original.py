@@ -44,8 +44,8 @@ def test_white_of_a_mask_is_what_may_change() -> None:
     mask = made.condition(Condition(), 3).mask
     assert mask is not None
     assert mask.shape == (3, 1, 8, 8)
-    assert mask[:, :, :3].max() < 0.1, "1 is kept"
-    assert mask[:, :, 5:].min() > 0.9
+    assert mask[:, :, :4].max() == 0, "1 is kept"
+    assert mask[:, :, 4:].min() == 1, "exactly, up to the edge"
 
 
 @pytest.mark.parametrize(

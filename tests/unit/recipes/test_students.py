@@ -300,6 +300,8 @@ def test_what_only_one_of_the_recipes_refuses(teacher: Path, student: Path) -> N
         job_of(TRAJECTORY, teacher=str(student))
     with pytest.raises(InvalidInput, match="substeps must be from 1 to 32"):
         job_of(TRAJECTORY, teacher=str(teacher), settings=("substeps=0",))
+    with pytest.raises(InvalidInput, match="schedule must be one of"):
+        job_of(TRAJECTORY, teacher=str(teacher), settings=("schedule=trained",))
     with pytest.raises(InvalidInput, match="one number or, with --student-steps 4, 4 of them"):
         job_of(TRAJECTORY, teacher=str(teacher), settings=("substeps=4,4",))
     with pytest.raises(InvalidInput, match="leave out --student-steps"):

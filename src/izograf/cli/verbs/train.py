@@ -12,6 +12,7 @@ import typer
 from izograf.cli.app import Stopped, app
 from izograf.cli.arguments import ClassColumn, Data, Device, Precision, parse_count
 from izograf.schema.errors import InvalidInput, MissingExtra
+from izograf.schema.library import read_card
 
 if TYPE_CHECKING:
     from izograf.recipes.registry import Hyperparameters, RunRequest
@@ -22,6 +23,14 @@ WHY = (
     "the best pictures and class agreement of the recipes here; choose dcgan when one fast pass "
     "per picture matters more"
 )
+
+NEXT = {  # what a finished model is for, by the task on its card
+    "generate": "generate --model {out}",
+    "classify": "evaluate MODEL --data DATA --judge {out}",
+    "upscale": "upscale PICTURE --model {out} -o large.png",
+    "autoencode": "train latent-diffusion --data DATA --autoencoder {out} --out runs/latent",
+    "rank": "train text-to-image --data DATA --text-encoder {out} --out runs/text",
+}
 
 
 @app.command()
@@ -243,7 +252,8 @@ def _run(
             on_progress=on_progress,
             open_scalars=open_scalars,
         )
-    typer.echo(f"{reason.capitalize()}. The model is {out}; try: izograf generate --model {out}")
+    use = NEXT[read_card(out).task].format(out=out)
+    typer.echo(f"{reason.capitalize()}. The model is {out}; try: izograf {use}")
     if reason == STOPPED_BY_SIGNAL:
         typer.echo("To go on exactly here, run the same command with --resume.", err=True)
         raise Stopped

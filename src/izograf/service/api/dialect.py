@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import File, Form, Request, UploadFile
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
@@ -26,6 +26,7 @@ from izograf.schema.request import GenerationRequest
 from izograf.service import edits, orders, problems
 from izograf.service.access import Identity, User, Viewer
 from izograf.service.api import shapes
+from izograf.service.api.edits import first_fault, read_mask
 from izograf.service.api.events import wait_until_ended
 from izograf.service.api.jobs import Key
 from izograf.service.api.routing import interface_router
@@ -37,6 +38,7 @@ router = interface_router("/v1", "openai")
 
 CLIENT_GONE = 499  # nobody reads this answer; it is for the log
 SHOWN_CLASSES = 50
+FORM_FIELDS = ("image", "mask", "prompt", "model", "n", "size", "response_format", "user")
 NO_VARIATIONS = "Pictures are not varied without words: use /v1/images/edits with a prompt."
 
 
@@ -128,30 +130,43 @@ async def edit_openai_image(
     response_format: Annotated[Literal["b64_json", "url"] | None, Form()] = None,
     idempotency_key: Key = None,
 ) -> Response:
-    known = ("image", "mask", "prompt", "model", "n", "size", "response_format", "user")
-    extra = {k: v for k, v in (await request.form()).items() if k not in known}
-    order = ImageOrder(prompt=prompt, model=model, n=n, size=size,
-                       response_format=response_format, **_options_in(extra))  # fmt: skip
-    picture, painted = await image.read(), b"" if mask is None else await mask.read()
+    order = _order_of(prompt, model, n, size, response_format, await request.form())
+    begin, painted = edits.Beginning(await image.read()), await read_mask(mask)
 
     def submitted() -> Job:
         wanted = request_of(service, order, idempotency_key)
-        begun = edits.from_upload(service, picture)
         return edits.submit(
-            service, identity, wanted, begun, painted, idempotency_key=idempotency_key
+            service, identity, wanted, begin, painted, idempotency_key=idempotency_key
         )
 
     return await _answered(request, service, identity, submitted, order, idempotency_key)
 
 
-def _options_in(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The further fields of a form, which are all text; a seed is a number."""
-    plain = {name: value for name, value in fields.items() if isinstance(value, str)}
-    seed = plain.pop("seed", "")
-    if seed and not seed.isdecimal():
-        raise InvalidInput("The seed must be a whole number.")
-    plain.pop("stream", None)
-    return {**plain, "seed": int(seed)} if seed else plain
+def _order_of(
+    prompt: str,
+    model: str | None,
+    n: int | None,
+    size: str | None,
+    response_format: str | None,
+    form: Mapping[str, Any],
+) -> ImageOrder:
+    """The order in a form, whose further fields are options of the model, as text.
+
+    Raises:
+        InvalidInput: a seed that is none, or streaming, which is not possible.
+    """
+    extra = {k: v for k, v in form.items() if isinstance(v, str) and k not in FORM_FIELDS}
+    extra["stream"] = extra.get("stream", "").casefold() in ("true", "1")
+    if "seed" in extra:
+        text = extra["seed"]
+        if not (text.isascii() and text.isdigit() and len(text) <= 19):
+            raise InvalidInput("The seed must be a whole number.")
+        extra["seed"] = int(text)
+    named = {"prompt": prompt, "model": model, "n": n, "size": size}
+    try:
+        return ImageOrder.model_validate({**extra, **named, "response_format": response_format})
+    except ValidationError as error:
+        raise InvalidInput(f"The order cannot be read: {first_fault(error)}.") from None
 
 
 async def _answered(

@@ -38,9 +38,10 @@ async def submit_edit(
     idempotency_key: Key = None,
 ) -> shapes.Job:
     content = b"" if picture is None else await picture.read()
-    painted = b"" if mask is None else await mask.read()
+    painted = await read_mask(mask)
+    begin = edits.Beginning(content, image_id)
     job = await run_in_threadpool(
-        _submitted, service, identity, _parsed(order), content, image_id, painted, idempotency_key
+        _submitted, service, identity, order, begin, painted, idempotency_key
     )
     response.headers["Location"] = job_url(job.id)
     return job_view(job)
@@ -49,30 +50,33 @@ async def submit_edit(
 def _submitted(
     service: Service,
     identity: Identity,
-    order: shapes.JobOrder,
-    picture: bytes,
-    image_id: str,
+    order: str,
+    begin: edits.Beginning,
     mask: bytes,
     idempotency_key: str | None,
 ) -> Job:
-    if bool(picture) == bool(image_id):
-        raise InvalidInput("Give the picture to begin with, as picture or as image_id, once.")
-    request = request_of(service, order, idempotency_key)
-    if picture:
-        begun = edits.from_upload(service, picture)
-    else:
-        begun = edits.from_image(service, identity, image_id)
-    return edits.submit(service, identity, request, begun, mask, idempotency_key=idempotency_key)
-
-
-def _parsed(order: str) -> shapes.JobOrder:
-    """
-    Raises:
-        InvalidInput: it is no JSON of that form.
-    """
     try:
-        return shapes.JobOrder.model_validate_json(order)
+        parsed = shapes.JobOrder.model_validate_json(order)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "order"
-        raise InvalidInput(f"The order cannot be read: {place}: {first['msg']}.") from None
+        raise InvalidInput(f"The order cannot be read: {first_fault(error)}.") from None
+    request = request_of(service, parsed, idempotency_key)
+    return edits.submit(service, identity, request, begin, mask, idempotency_key=idempotency_key)
+
+
+async def read_mask(mask: UploadFile | None) -> bytes:
+    """The mask's file, empty if none was sent.
+
+    Raises:
+        InvalidInput: an empty file was sent, which is no "repaint everything".
+    """
+    if mask is None:
+        return b""
+    if not (content := await mask.read()):
+        raise InvalidInput("The mask is an empty file: leave it out, or send a picture.")
+    return content
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where the first fault of a document lies, and what it is."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"

@@ -14,7 +14,7 @@ from izograf.schema.errors import InvalidInput, IzografError
 from izograf.schema.infotext import EQUAL, INFOTEXT_KEY, Infotext, parse_infotext
 from izograf.schema.labels import both_languages
 from izograf.schema.options import OptionValue
-from izograf.schema.record import RECORD_KEY, parse_record
+from izograf.schema.record import EDITED, RECORD_KEY, parse_record
 from izograf.schema.request import GenerationRequest
 from izograf.service import orders
 from izograf.service.access import User
@@ -36,6 +36,9 @@ class Imported(BaseModel):
     remarks: list[str] = Field(description="what could not be kept, in sentences")
 
 
+FROM_ANOTHER = (
+    "The picture began with another one, which it does not carry: these settings begin with noise."
+)
 BODY = {
     "requestBody": {
         "required": True,
@@ -114,7 +117,10 @@ def from_record(catalogue: Catalogue, text: str) -> Imported:
         request=request.to_json(),
         made_by=made_by.to_json(),
         prompt=None,
-        remarks=_doubts(catalogue, request, record["model_sha256"]),
+        remarks=[
+            *_doubts(catalogue, request, record["model_sha256"]),
+            *([FROM_ANOTHER] if EDITED in record else []),
+        ],
     )
 
 

@@ -114,6 +114,8 @@ def read_original(job_id: str, service: Running, identity: Viewer) -> Response:
     job = service.store.jobs.get(job_id, owner=identity.visible_owner)
     if ORIGINAL not in job.inputs:
         raise NotFound("That job did not begin with a picture.")
+    if not service.store.files.exists(job.inputs[ORIGINAL]):
+        raise NotFound("What that job began with is no longer kept.")
     content = service.store.files.read(job.inputs[ORIGINAL])
     return Response(content, media_type="image/png", headers={"Cache-Control": "private"})
 

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from izograf.engine.tasks import PICTURE, VERIFY
 from izograf.schema.errors import InvalidInput
 from izograf.schema.job import Job
-from izograf.schema.record import COMPOSITION, RECORD_KEY, UPSCALED, parse_record
+from izograf.schema.record import COMPOSITION, EDITED, RECORD_KEY, UPSCALED, parse_record
 from izograf.schema.request import GenerationRequest
 from izograf.service import orders
 from izograf.service.access import Identity, User
@@ -32,7 +32,8 @@ BODY = {
     }
 }
 FACTS = (
-    "version", "seed", "batch", "position", COMPOSITION, UPSCALED, "model_sha256", "pixels_sha256",
+    "version", "seed", "batch", "position", COMPOSITION, EDITED, UPSCALED, "model_sha256",
+    "pixels_sha256",
 )  # fmt: skip
 MOST_FACTS = 32
 LONGEST_FACT = 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated
 from urllib.parse import urlencode
@@ -10,11 +11,14 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from izograf.engine.tasks import MASK
 from izograf.schema.errors import IzografError
+from izograf.schema.job import Job
 from izograf.service import edits
 from izograf.service.access import Identity, User, Viewer
 from izograf.service.api.views import original_url
 from izograf.service.context import Running, Service
+from izograf.service.edits import Beginning
 from izograf.service.pages import composer
 from izograf.service.pages.asked import asked_job
 from izograf.service.pages.composer import Typed
@@ -37,15 +41,17 @@ def show_form(
 ) -> Response:
     """Empty, with a picture of the gallery, or with what an earlier job began with."""
     query = request.query_params
+    if image:
+        visible_image(service, identity, image)  # a missing one is a missing page
     if job and "model" not in query:
-        made = service.store.jobs.get(job, owner=identity.visible_owner)
-        edits.original_of(made)  # of another job there is nothing to show
+        made = edits.edit_job(service, identity, job)
         typed = composer.typed_from(made.request, keep=False)
+        if "seed" in query:  # of one picture among the job's
+            typed = replace(typed, seed=query["seed"][: composer.LONGEST], number="1")
     else:
         typed = composer.typed_in(query)
-        if "number" not in query:
-            typed = replace(typed, number="1")
-    return _page(request, service, identity, typed, image=image, job=job)
+        typed = typed if "number" in query else replace(typed, number="1")
+    return _page(request, service, identity, typed, Beginning(image_id=image, job_id=job))
 
 
 @router.post("/edit")
@@ -57,12 +63,16 @@ async def submit_form(
     job: Annotated[str, Form()] = "",
     picture: Annotated[UploadFile | None, File()] = None,
     mask: Annotated[UploadFile | None, File()] = None,
+    same_mask: Annotated[str, Form()] = "",
 ) -> Response:
     typed = composer.typed_in(await request.form())
-    content = b"" if picture is None else await picture.read()
-    painted = b"" if mask is None else await mask.read()
+    painted = b"" if mask is None else await mask.read()  # empty where nothing is marked
+    if picture is not None and (content := await picture.read()):
+        begin = Beginning(upload=content)
+    else:
+        begin = Beginning(image_id=image) if image else Beginning(job_id=job)
     return await run_in_threadpool(
-        _submitted, request, service, identity, typed, content, painted, image, job
+        _submitted, request, service, identity, typed, begin, painted, bool(same_mask)
     )
 
 
@@ -71,29 +81,21 @@ def _submitted(
     service: Service,
     identity: Identity,
     typed: Typed,
-    picture: bytes,
+    begin: Beginning,
     mask: bytes,
-    image: str,
-    job: str,
+    same_mask: bool,
 ) -> Response:
     t = translator_of(request)
     try:
         order, errors = composer.checked(service, t, typed)
-        begun = None
-        if picture:
-            begun = edits.from_upload(service, picture)
-        elif image:
-            begun = edits.from_image(service, identity, image)
-        elif job:
-            begun = edits.from_job(service, identity, job)
-        else:
+        if begin == Beginning():
             errors = {"picture": t("edit.no_picture"), **errors}
-        if errors or begun is None:
-            return _page(request, service, identity, typed, errors, image=image, job=job)
-        made = edits.submit(service, identity, order, begun, mask)
+        if errors:
+            return _page(request, service, identity, typed, begin, errors)
+        made = edits.submit(service, identity, order, begin, mask, same_mask=same_mask)
     except IzografError as error:
         found = {FORM: str(error)}
-        return _page(request, service, identity, typed, found, image=image, job=job)
+        return _page(request, service, identity, typed, begin, found, error.http_status)
     return see(f"/edit?{urlencode({'job': made.id})}#result")
 
 
@@ -102,21 +104,32 @@ def _page(
     service: Service,
     identity: Identity,
     typed: Typed,
+    begin: Beginning,
     errors: dict[str, str] | None = None,
-    *,
-    image: str,
-    job: str,
+    status: int = 422,
 ) -> Response:
+    """The page; after an upload that was not accepted no other picture takes its place."""
+    t = translator_of(request)
+    errors = dict(errors or {})
+    if errors and begin.upload:
+        errors.setdefault("picture", t("edit.choose_again"))
     showing = Showing(service.catalogue, language_of(request))
-    asked = asked_job(service, identity, job or None, showing)
-    source = ""
-    if asked is not None:
-        source = original_url(asked.job.id)
-    elif image:
-        source = FILE.format(visible_image(service, identity, image).id)
-    form = composer.compose(service, translator_of(request), typed, errors or {}, editing=True)
+    image, job = "", _shown_job(service, identity, begin.job_id)
+    with suppress(IzografError):
+        image = visible_image(service, identity, begin.image_id).id if begin.image_id else ""
+    source = FILE.format(image) if image else original_url(job.id) if job else ""
+    form = composer.compose(service, t, typed, errors, editing=True)
     return render(
-        request, "edit.html", status=422 if errors else 200, form=form, errors=errors or {},
-        image="" if asked else image, asked=asked, source=source,
-        may_change=may_change(identity),
+        request, "edit.html", status=status if errors else 200, form=form, errors=errors,
+        image=image, asked=job and asked_job(service, identity, job.id, showing), source=source,
+        marked=job is not None and MASK in job.inputs, may_change=may_change(identity),
     )  # fmt: skip
+
+
+def _shown_job(service: Service, identity: Identity, job_id: str) -> Job | None:
+    """The job whose result the page shows; None where it names no edit that the caller may see."""
+    if not job_id:
+        return None
+    with suppress(IzografError):
+        return edits.edit_job(service, identity, job_id)
+    return None

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Form, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
+from izograf.engine.tasks import EDIT
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import IzografError, NotFound
 from izograf.schema.job import Status
@@ -20,6 +21,7 @@ from izograf.service.context import Running, Service
 from izograf.service.pages import composer, live
 from izograf.service.pages.composer import Typed
 from izograf.service.pages.models import Sheet, sample_sheet
+from izograf.service.pages.pictures import edit_link
 from izograf.service.pages.rendering import language_of, local_path, render, translator_of
 
 router = APIRouter(include_in_schema=False)
@@ -32,6 +34,9 @@ FORM = "form"  # the field of errors that belong to no field
 def show_form(request: Request, service: Running, identity: Viewer) -> Response:
     query = request.query_params
     if (picture := query.get("from")) is not None:
+        image = service.store.images.get(picture, owner=identity.visible_owner)
+        if orders.originals_of(service, image):
+            return RedirectResponse(edit_link(image), 303)
         typed = _typed_from_picture(service, identity, picture)
     elif FILLED & query.keys():
         typed = composer.typed_in(query)
@@ -80,7 +85,7 @@ def cancel_job(
 @router.post("/jobs/{job_id}/retry")
 def retry_job(job_id: str, service: Running, identity: User) -> Response:
     job = orders.retry(service, identity, job_id)
-    return RedirectResponse(f"/?job={job.id}", 303)
+    return RedirectResponse(f"{'/edit' if job.task == EDIT else '/'}?job={job.id}", 303)
 
 
 def _submitted(request: Request, service: Service, identity: Identity, typed: Typed) -> Response:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import InvalidInput, IzografError, NotFound
 from izograf.schema.job import StoredImage
+from izograf.schema.record import EDITED
 from izograf.schema.request import MAX_SEED, GenerationRequest
 from izograf.service import orders
 from izograf.service.access import Identity, User, Viewer
@@ -24,6 +25,7 @@ from izograf.service.pages.gallery import chosen_collection, own_collections, se
 from izograf.service.pages.pictures import (
     Showing,
     class_words,
+    edit_link,
     generate_link,
     may_change,
     request_of,
@@ -72,6 +74,7 @@ def _page(
     image = visible_image(service, identity, image_id)
     showing = Showing(service.catalogue, language)
     asked, card = request_of(image), _card(service, image)
+    edited = edit_link(image) if orders.originals_of(service, image) else ""
     return render(
         request,
         "picture.html",
@@ -81,7 +84,9 @@ def _page(
         asked=asked,
         deleted=_is_deleted(service, image),
         facts=_facts(service, image),
-        again=asked and generate_link(asked, seed=image.seed),
+        again=edited or (asked and generate_link(asked, seed=image.seed)),
+        edited=edited,
+        from_noise=EDITED not in image.record,
         same_weights=card is not None and card.fingerprint == image.record.get("model_sha256"),
         model_known=card is not None,
         classes=class_words([card], language) if card else {},
@@ -131,6 +136,8 @@ def _card(service: Service, image: StoredImage) -> ModelCard | None:
 
 def _others(service: Service, image: StoredImage, asked: GenerationRequest | None) -> str:
     """Where the same condition and seed are compared with other models; empty if there are none."""
+    if EDITED in image.record:
+        return ""
     name = asked.condition.get("class", "") if asked else ""
     models = [
         card.name
@@ -169,7 +176,7 @@ def vary(image_id: str, request: Request, service: Running, identity: User) -> R
     try:
         seed = first_neighbour(image.seed)
         wanted = replace(_made_by(image), seed=seed, num_images=NEIGHBOURS, towards={})
-        job = orders.submit(service, identity, wanted)
+        job = orders.vary(service, identity, image, wanted)
     except IzografError as error:
         return _page(request, service, identity, image_id, problem=str(error))
     return see(f"/images/{image.id}?vary={job.id}#vary")
@@ -188,6 +195,8 @@ def strip(
     image = visible_image(service, identity, image_id)
     typed = {"to_seed": to_seed, "to_class": to_class, "frames": frames}
     try:
+        if EDITED in image.record:
+            raise InvalidInput("A strip begins with noise, and this picture began with another.")
         wanted = replace(
             _made_by(image),
             seed=image.seed,

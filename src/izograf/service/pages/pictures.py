@@ -136,6 +136,11 @@ def generate_link(asked: GenerationRequest, *, seed: int, num_images: int = 1) -
     return "/?" + urlencode(fields | options)
 
 
+def edit_link(image: StoredImage) -> str:
+    """The address of the form that repaints, filled in with how an edited picture was made."""
+    return "/edit?" + urlencode({"job": image.job_id, "seed": image.seed})
+
+
 def class_words(cards: Sequence[ModelCard], language: str) -> Mapping[str, str]:
     """Every class of these models, by identifier, sorted by how the reader calls it."""
     words = {c.name: capital(c.display(language)) for card in reversed(cards) for c in card.classes}
