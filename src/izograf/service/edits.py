@@ -112,8 +112,9 @@ def _clean(service: Service, identity: Identity, begin: Beginning) -> _Clean:
     sha256 = edit_job(service, identity, begin.job_id).inputs[ORIGINAL]
     if not service.store.files.exists(sha256):
         raise InvalidInput("What that job began with is no longer kept: choose the picture again.")
-    header = service.store.files.read(sha256)[16:24]  # of a PNG that was written here
-    return _Clean(*struct.unpack(">II", header), sha256)
+    png = service.store.files.read(sha256)  # written here, so its header can be believed
+    width, height = struct.unpack(">II", png[16:24])
+    return _Clean(width, height, sha256)
 
 
 def _read(service: Service, content: bytes, *, as_mask: bool = False) -> _Clean:

@@ -93,7 +93,7 @@ def verify(service: Service, identity: Identity, image: StoredImage) -> Job:
     """
     made_by = GenerationRequest.from_json(image.record["request"])
     request = made_by.single(image.seed)  # the engine reads the rest from the picture itself
-    inputs = {PICTURE: image.sha256} | originals_of(service, image)
+    inputs = {PICTURE: image.sha256, **originals_of(service, image)}
     return submit(service, identity, request, task=VERIFY, inputs=inputs)
 
 

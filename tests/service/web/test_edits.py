@@ -305,7 +305,8 @@ def test_a_job_of_another_kind_is_not_shown_as_an_edit(service: Service) -> None
         (image, *_) = make_pictures(service, page)
         assert page.get(f"/edit?job={image.job_id}").status_code == 422
         html = page.get(f"/edit?job={image.job_id}&model=scenes").text
-        assert image.job_id not in html
+        assert f'value="{image.job_id}"' not in html
+        assert "/original" not in html
         assert page.get("/edit?image=img_00000000000000000000000000").status_code == 404
         assert f'href="/edit?image={image.id}' in page.get(f"/images/{image.id}").text
 

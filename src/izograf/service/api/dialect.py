@@ -155,10 +155,11 @@ def _order_of(
     Raises:
         InvalidInput: a seed that is none, or streaming, which is not possible.
     """
-    extra = {k: v for k, v in form.items() if isinstance(v, str) and k not in FORM_FIELDS}
-    extra["stream"] = extra.get("stream", "").casefold() in ("true", "1")
-    if "seed" in extra:
-        text = extra["seed"]
+    texts = {k: v for k, v in form.items() if isinstance(v, str) and k not in FORM_FIELDS}
+    streams = texts.get("stream", "").casefold() in ("true", "1")
+    extra: dict[str, Any] = {**texts, "stream": streams}
+    if "seed" in texts:
+        text = texts["seed"]
         if not (text.isascii() and text.isdigit() and len(text) <= 19):
             raise InvalidInput("The seed must be a whole number.")
         extra["seed"] = int(text)
