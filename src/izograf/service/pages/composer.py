@@ -136,8 +136,12 @@ class Composer:
 
     @property
     def open(self) -> bool:
-        """Whether the options are shown: one differs from its default, or is wrong."""
-        return any(option.changed or option.error for option in self.options)
+        """Whether the options are shown: one of them differs from its default, or is wrong.
+
+        Those of a picture to begin with are always seen.
+        """
+        hidden = [option for option in self.options if not option.spec.of_a_picture]
+        return any(option.changed or option.error for option in hidden)
 
     @property
     def num_changed(self) -> int:
