@@ -89,7 +89,7 @@ def test_their_client_raises_their_errors(theirs: openai.OpenAI) -> None:
         theirs.images.generate(prompt="mountain", extra_body={"guidance_scale": "much"})
     with pytest.raises(openai.BadRequestError, match="no picture that can be read"):
         theirs.images.edit(image=b"text", prompt="mountain")
-    with pytest.raises(openai.BadRequestError, match="images/edits"):
+    with pytest.deprecated_call(), pytest.raises(openai.BadRequestError, match="images/edits"):
         theirs.images.create_variation(image=PNG)
     with pytest.raises(openai.AuthenticationError) as denied:
         theirs.with_options(api_key="izo_wrong").models.list()

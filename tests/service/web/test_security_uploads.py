@@ -161,10 +161,11 @@ finally:
 """
 
 
-def peak_bytes(data: bytes) -> int:
+def peak_bytes(data: bytes, *, as_mask: bool = False) -> int:
     """The most address space that reading this took."""
     limits = [LIMITS.max_pixels, LIMITS.max_frames, LIMITS.memory_bytes, LIMITS.cpu_seconds]
-    command = [sys.executable, "-I", "-c", MEASURED, str(uploads._CHILD), *map(str, limits)]
+    numbers = map(str, [*limits, int(as_mask)])
+    command = [sys.executable, "-I", "-c", MEASURED, str(uploads._CHILD), *numbers]
     done = subprocess.run(command, input=data, capture_output=True, check=True)
     return int(done.stderr) * 1024
 
@@ -177,6 +178,7 @@ def test_p8_no_child_takes_more_than_256_mb() -> None:
     files += [encoded(picture, "PNG", compress_level=1) for picture in accepted]
     files.append(encoded(Image.new("RGBA", (6000, 6000)), "PNG"))
     peaks = [peak_bytes(data) for data in files]
+    peaks += [peak_bytes(data, as_mask=True) for data in files[-3:]]
     assert 100 << 20 < max(peaks) <= MEMORY, "no file came near the limit, or one went beyond"
     for picture in accepted:
         assert read_upload(encoded(picture, "PNG"), LIMITS).width == picture.width
@@ -295,7 +297,7 @@ def test_p8_only_two_pictures_are_read_at_once(monkeypatch: pytest.MonkeyPatch) 
 
     inside, most, lock = [0], [0], threading.Lock()
 
-    def slow(*_: object) -> bytes:
+    def slow(*_: object, **__: object) -> bytes:
         with lock:
             inside[0] += 1
             most[0] = max(most[0], inside[0])

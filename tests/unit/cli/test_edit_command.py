@@ -107,3 +107,15 @@ def test_what_cannot_be_edited_is_one_sentence(refused, photo, model, trained) -
     assert "use photo.png" in refused(*base, "-c", "sea", "-o", "photo.jpg")
     assert "photo.png exists already" in refused(*base, "-c", "sea", "-o", "photo.png")
     assert "--mask goes with --original" in refused("verify", photo, "--mask", "mask.png")
+
+
+def test_a_prompt_says_what_it_should_show(izograf, here, photo, trained) -> None:
+    text = trained("text-to-image")
+    outcome = izograf(
+        "edit", photo, "синее море", "-m", text, "--strength", 0.5, "--negative", "forest",
+        "--steps", 4, *FP32,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    record = record_of(here / "photo-edited.png")
+    assert record["request"]["condition"]["prompt"] == "синее море"
+    assert izograf("verify", "photo-edited.png", "--original", photo).code == 0

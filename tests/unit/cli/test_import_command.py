@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("diffusers", reason="the extra stable-diffusion is not installed")
 pytest.importorskip("transformers", reason="the extra stable-diffusion is not installed")
@@ -172,3 +174,23 @@ def test_a_name_of_the_hub_is_told_from_a_path(
     (here / "owner" / "model").mkdir(parents=True)
     monkeypatch.chdir(here)
     assert not hub.is_hub_name("owner/model")
+
+
+def test_a_checkpoint_repaints_a_photograph_where_the_mask_says(
+    izograf: Any, checkpoint: Path, here: Path
+) -> None:
+    Image.new("RGB", (48, 40), "red").save("photo.png")
+    mask = Image.new("L", (48, 40))
+    mask.paste(255, (0, 0, 48, 20))
+    mask.save("mask.png")
+    asked = ("edit", "photo.png", "a boat", "-m", checkpoint, "--mask", "mask.png", "--steps", 2,
+             "--strength", 1, "-o", "boat.png", *PLACED)  # fmt: skip
+    done = izograf(*asked)
+    assert done.code == 0, done.err
+    with Image.open(here / "boat.png") as made:
+        pixels = np.asarray(made.convert("RGB"))
+    half = len(pixels) // 2
+    assert (pixels[half:] == (255, 0, 0)).all()
+    assert (pixels[: half - 1] != (255, 0, 0)).any()
+    again = izograf("verify", "boat.png", "--original", "photo.png", "--mask", "mask.png")
+    assert again.code == 0, again.out
