@@ -30,18 +30,18 @@ def load_generator(
         raise InvalidInput(
             f"{card.name} is a {card.family} model, which generates no pictures: choose another."
         )
+    family = FAMILIES[card.family]
     placement = choose_placement(
         device,
         precision,
         width=network_width(card),
-        half_on_mps=bool(card.sampling.get("half_on_mps")),
+        half_on_mps=family.half_on_mps,
     )
     chosen = choose_backend(backend, device=placement.device, precision=precision)
     placement = replace(placement, backend=chosen)
-    elsewhere = "checkpoint" in card.sampling  # whose family reads and checks it itself
-    tensors = {} if elsewhere else read_weights(folder, card)
+    tensors = {} if family.files is not None else read_weights(folder, card)
     try:
-        generator = FAMILIES[card.family](card, tensors, placement)
+        generator = family.build(card, tensors, placement)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise CardError(f"The card of {card.name!r} is malformed: {error}.") from error
     if GUIDE in card.weights and isinstance(generator, TakesGuide):

@@ -34,7 +34,7 @@ from izograf.engine.messages import WorkerSettings, WorkerState
 from izograf.engine.protocol import Cost, EnginePicture, OriginalFiles
 from izograf.engine.serving import Progress, Rendered, Verified, serve
 from izograf.generators.original import Original, brightness, prepare_original, read_plain
-from izograf.generators.registry import FAMILIES
+from izograf.generators.registry import FAMILIES, weight_files
 from izograf.generators.render import (
     Picture,
     decode_png,
@@ -48,8 +48,8 @@ from izograf.generators.render import (
 from izograf.generators.sheet import to_pil
 from izograf.models.registry import NETWORKS
 from izograf.schema.card import ModelCard
-from izograf.schema.errors import InvalidInput
-from izograf.schema.library import CARD, find_model
+from izograf.schema.errors import InvalidInput, IzografError
+from izograf.schema.library import CARD, find_model, read_card
 from izograf.schema.request import GenerationRequest
 from izograf.schema.resolve import resolve_request
 
@@ -165,7 +165,11 @@ def _identity(folder: Path) -> str:
 
 def _expected_bytes(folder: Path) -> int:
     """The size of the model once loaded; on disk the weights are half precision."""
-    return 2 * sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    try:
+        files = weight_files(folder, read_card(folder))
+        return 2 * sum(file.stat().st_size for file in files)
+    except (OSError, IzografError):
+        return 0  # loading will say what is wrong
 
 
 def model_bytes(generator: Generator) -> int:

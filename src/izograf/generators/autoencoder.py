@@ -15,7 +15,7 @@ from izograf.core.rng import Seed
 from izograf.core.types import Condition, OnStep, ignore
 from izograf.generators.codec import LatentCodec, LatentFacts
 from izograf.generators.network import build_network, described_network
-from izograf.generators.registry import FAMILIES
+from izograf.generators.registry import family
 from izograf.models.autoencoder import KLAutoencoder
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import CardError, InvalidInput
@@ -133,7 +133,7 @@ def _codec(network: nn.Module, facts: Any, placement: Placement, source: str) ->
         raise CardError(f"{source} contradicts itself: {error}.") from error
 
 
-@FAMILIES.register("kl-autoencoder")
+@family("kl-autoencoder")
 def build(
     card: ModelCard, tensors: Mapping[str, Tensor], placement: Placement
 ) -> KLAutoencoderModel:

@@ -32,12 +32,16 @@ from izograf.generators.diffusion_options import (
     options_of,
 )
 from izograf.generators.network import build_network
-from izograf.generators.registry import FAMILIES
+from izograf.generators.registry import family
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import CardError, InvalidInput
 from izograf.schema.options import OptionValue, parse_options
 
 LONGEST_TABLE = 100_000
+AWAY_FROM_GUIDE = (
+    "says what guidance_scale moves away from, and autoguidance moves away from an earlier state of "
+    "the model: leave one of them out."
+)
 
 
 class DiffusionGenerator:
@@ -104,6 +108,8 @@ class DiffusionGenerator:
         sampler = SAMPLERS[chosen["sampler"]]
         noise = SeededNoise(self.codec.shape, seeds, self._device)
         condition = condition.to(self._device)
+        if chosen.get("autoguidance_scale", 1.0) != 1 and condition.negative is not None:
+            raise InvalidInput(f"A negative prompt {AWAY_FROM_GUIDE}")
         asked, denoise = condition, self._guided(chosen, len(seeds))
         if "image" not in self.card.conditions:  # then a picture is where sampling starts
             asked = replace(condition, image=None, mask=None)
@@ -147,6 +153,8 @@ class DiffusionGenerator:
                 f"{chosen['autoguidance_scale']:g} and guidance_scale "
                 f"{chosen['guidance_scale']:g}: set one of them to 1."
             )
+        if chosen.get("negative_class", NO_CLASS) != NO_CLASS:
+            raise InvalidInput(f"A negative class {AWAY_FROM_GUIDE}")
         return autoguidance(
             self.guide,
             chosen["autoguidance_scale"],
@@ -207,7 +215,7 @@ def preconditioner_from_json(described: Mapping[str, Any], *, source: str) -> Pr
     return config_from_json(preconditioner_type, described.get("config", {}), source=source)
 
 
-@FAMILIES.register("diffusion")
+@family("diffusion")
 def build(
     card: ModelCard, tensors: Mapping[str, Tensor], placement: Placement
 ) -> DiffusionGenerator:

@@ -12,7 +12,7 @@ from izograf.core.devices import Placement
 from izograf.core.rng import Seed, SeededNoise
 from izograf.core.types import Condition, OnStep, ignore
 from izograf.generators.network import build_network
-from izograf.generators.registry import FAMILIES
+from izograf.generators.registry import family
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import CardError
 from izograf.schema.options import OptionSpec, OptionValue, parse_options
@@ -56,7 +56,7 @@ class LatentGenerator:
         return image.cpu()
 
 
-@FAMILIES.register("latent")
+@family("latent")
 def build(card: ModelCard, tensors: Mapping[str, Tensor], placement: Placement) -> LatentGenerator:
     """The generator of a latent-family card.
 

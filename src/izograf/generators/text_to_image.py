@@ -12,7 +12,7 @@ from izograf.core.types import Condition, Generator, OnStep, ignore
 from izograf.generators import diffusion
 from izograf.generators.autoencoder import split_weights
 from izograf.generators.reader import Reader, read_reader
-from izograf.generators.registry import FAMILIES, TakesGuide
+from izograf.generators.registry import TakesGuide, family
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import CardError
 from izograf.schema.options import OptionValue
@@ -52,7 +52,7 @@ class TextToImageGenerator:
         return self._inner.sample(condition, seeds, options=options or {}, on_step=on_step)
 
 
-@FAMILIES.register("text-to-image")
+@family("text-to-image")
 def build(
     card: ModelCard, tensors: Mapping[str, Tensor], placement: Placement
 ) -> TextToImageGenerator:

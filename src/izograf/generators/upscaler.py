@@ -14,7 +14,7 @@ from izograf.core.pixels import to_float, to_uint8
 from izograf.core.rng import Seed
 from izograf.core.types import Condition, Generator, OnStep, ignore
 from izograf.generators.network import build_network
-from izograf.generators.registry import FAMILIES
+from izograf.generators.registry import family
 from izograf.generators.tiling import decode_tiled
 from izograf.models.upscaler import FACTOR, Upscaler
 from izograf.schema.card import ModelCard
@@ -102,7 +102,7 @@ class UpscalerModel:
             )
 
 
-@FAMILIES.register(FAMILY)
+@family(FAMILY)
 def build(card: ModelCard, tensors: Mapping[str, Tensor], placement: Placement) -> Generator:
     """The upscaler of a card of this family.
 

@@ -11,7 +11,7 @@ from izograf.core.devices import Placement
 from izograf.core.types import Condition
 from izograf.generators.latent import LatentGenerator
 from izograf.generators.network import build_network
-from izograf.generators.registry import FAMILIES
+from izograf.generators.registry import family
 from izograf.models.vae import VAE
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import CardError
@@ -50,7 +50,7 @@ class VAEGenerator(LatentGenerator):
         return image.clamp(-1, 1).cpu()
 
 
-@FAMILIES.register("vae")
+@family("vae")
 def build(card: ModelCard, tensors: Mapping[str, Tensor], placement: Placement) -> VAEGenerator:
     """The generator of a card of this family.
 

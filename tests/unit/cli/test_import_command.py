@@ -13,6 +13,8 @@ from PIL import Image
 pytest.importorskip("diffusers", reason="the extra stable-diffusion is not installed")
 pytest.importorskip("transformers", reason="the extra stable-diffusion is not installed")
 
+from izograf.engine.worker import _expected_bytes
+from izograf.generators.registry import weight_files
 from izograf.generators.stable_diffusion import hub
 from izograf.schema.errors import InvalidInput, NotFound
 from izograf.schema.library import find_model, list_models, read_card
@@ -60,6 +62,19 @@ def test_an_imported_checkpoint_is_listed_and_draws(
     assert again.code == 11
     assert "choose another --name, or add --overwrite" in again.err
     assert izograf("import", checkpoint, "--name", "tiny-sd", "--overwrite").code == 0
+
+
+def test_the_files_of_a_checkpoint_are_counted_where_they_lie(
+    izograf: Any, checkpoint: Path, library: Path
+) -> None:
+    """By what is expected to be loaded a worker makes room for it."""
+    assert izograf("import", checkpoint, "--name", "tiny-sd").code == 0
+    folder = find_model("tiny-sd")
+    files = weight_files(folder, read_card(folder))
+    assert len(files) == 3
+    assert all(file.is_relative_to(checkpoint) for file in files)
+    assert _expected_bytes(folder) == 2 * sum(file.stat().st_size for file in files) > 0
+    assert library.is_dir()
 
 
 def test_a_folder_draws_without_being_imported(

@@ -106,6 +106,15 @@ def test_autoguidance_takes_no_other_guidance_beside_it() -> None:
         generator.sample(bright(), SEEDS, options={"autoguidance_scale": 2.0})
 
 
+def test_what_guidance_would_move_away_from_is_not_dropped_by_autoguidance() -> None:
+    generator, _ = guided(0.5)
+    asked = {"autoguidance_scale": 2.0, "guidance_scale": 1.0}
+    with pytest.raises(InvalidInput, match="A negative class says what guidance_scale moves"):
+        generator.sample(bright(), SEEDS, options={**asked, "negative_class": "dark"})
+    with pytest.raises(InvalidInput, match="A negative prompt says what guidance_scale moves"):
+        generator.sample(bright(negative=bright()), SEEDS, options=asked)
+
+
 def test_a_generator_that_was_given_no_guide_says_so() -> None:
     generator, _ = guided(0.5)
     generator._guide = None

@@ -63,7 +63,6 @@ def checkpoint_card(checkpoint: Checkpoint, name: str, *, loras: Sequence[Lora] 
             LORAS: [[str(lora.path), lora.scale] for lora in loras],
             "sigma_min": float(table[0]), "sigma_max": float(table[-1]),
             "recommended_sampler": recommended_sampler(checkpoint.scheduler),
-            "half_on_mps": True,
         },
         weights={key: file_sha256(file) for key, file in files.items()},
         summary=f"{kind}, {checkpoint.image_size} px, from a checkpoint of its own",
@@ -138,6 +137,16 @@ def loras_of(card: ModelCard) -> tuple[Lora, ...]:
         CardError: they are not stated as `checkpoint_card` does, or one is no longer there.
     """
     return tuple(_lora(card, entry) for entry in card.sampling.get(LORAS, ()))
+
+
+def weight_files(card: ModelCard) -> list[Path]:
+    """Where the weights of a card's checkpoint lie, those of its LoRA files with them.
+
+    Raises:
+        CardError: as `checkpoint_of` and `loras_of`.
+    """
+    files = {**checkpoint_of(card).files, **lora_files(loras_of(card))}
+    return list(dict.fromkeys(files.values()))
 
 
 def lora_files(loras: Sequence[Lora]) -> dict[str, Path]:

@@ -21,12 +21,13 @@ from izograf.diffusion.samplers import SAMPLERS
 from izograf.diffusion.tables import unit_state
 from izograf.generators.diffusion import previewing, resized
 from izograf.generators.diffusion_options import options_of
-from izograf.generators.registry import FAMILIES
+from izograf.generators.registry import family
 from izograf.generators.stable_diffusion.card import (
     CHECKPOINT,
     checkpoint_of,
     lora_files,
     loras_of,
+    weight_files,
 )
 from izograf.generators.stable_diffusion.checkpoint import Checkpoint
 from izograf.generators.stable_diffusion.codec import LatentScale, SizedCodec
@@ -224,7 +225,7 @@ def _of_part(on_step: OnStep, part: int, parts: int) -> OnStep:
     return counted
 
 
-@FAMILIES.register("stable-diffusion")
+@family("stable-diffusion", files=weight_files, half_on_mps=True)
 def build(
     card: ModelCard, tensors: Mapping[str, Tensor], placement: Placement
 ) -> StableDiffusionGenerator:
