@@ -39,8 +39,8 @@ from izograf.schema.options import OptionValue, parse_options
 
 LONGEST_TABLE = 100_000
 AWAY_FROM_GUIDE = (
-    "says what guidance_scale moves away from, and autoguidance moves away from an earlier state of "
-    "the model: leave one of them out."
+    "says what guidance_scale moves away from, and autoguidance moves away from an earlier state "
+    "of the model: leave one of them out."
 )
 
 

@@ -250,6 +250,11 @@ def test_the_page_works_without_scripts(service: Service) -> None:
         ]:
             kept = page.post("/edit", data=data, files={"mask": ("", b"")})
             assert service.store.jobs.get(kept.url.params["job"]).inputs == inputs
+        wait_until_ended(page, second.id)
+        html = page.get("/edit").text
+        newest = [f'href="/edit?job={found}"' for found in (second.id, job_id)]
+        assert html.index(newest[0]) < html.index(newest[1])
+        assert newest[1] not in page.get(f"/edit?job={job_id}").text, "it is shown already"
         (first, *_) = service.store.images.of_job(job_id)
         third = page.post("/edit", data=fields(image=first.id))
         assert service.store.jobs.get(third.url.params["job"]).inputs == {"original": first.sha256}

@@ -11,9 +11,9 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from izograf.engine.tasks import MASK
+from izograf.engine.tasks import EDIT, MASK
 from izograf.schema.errors import IzografError
-from izograf.schema.job import Job
+from izograf.schema.job import Job, Status
 from izograf.service import edits
 from izograf.service.access import Identity, User, Viewer
 from izograf.service.api.views import original_url
@@ -23,12 +23,13 @@ from izograf.service.pages import composer
 from izograf.service.pages.asked import asked_job
 from izograf.service.pages.composer import Typed
 from izograf.service.pages.gallery import see
-from izograf.service.pages.pictures import FILE, Showing, may_change, visible_image
+from izograf.service.pages.pictures import FILE, Showing, Shown, may_change, visible_image
 from izograf.service.pages.rendering import language_of, render, translator_of
 
 router = APIRouter(include_in_schema=False)
 
 FORM = "form"  # the field of errors that belong to no field
+LOOKED_AT, MOST_EDITS = 50, 8  # of the newest jobs, and of the edits among them
 
 
 @router.get("/edit")
@@ -123,7 +124,25 @@ def _page(
         request, "edit.html", status=status if errors else 200, form=form, errors=errors,
         image=image, asked=job and asked_job(service, identity, job.id, showing), source=source,
         marked=job is not None and MASK in job.inputs, may_change=may_change(identity),
+        history=_history(service, identity, showing, job),
     )  # fmt: skip
+
+
+def _history(
+    service: Service, identity: Identity, showing: Showing, shown: Job | None
+) -> list[tuple[str, Shown]]:
+    """The newest edits of the caller but the one that is shown: the job, and its first picture."""
+    page = service.store.jobs.list_jobs(owner=identity.owner, status=Status.DONE, limit=LOOKED_AT)
+    found = []
+    for job in page.items:
+        if job.task != EDIT or (shown is not None and job.id == shown.id):
+            continue
+        images = service.store.images.of_job(job.id)
+        if images:  # they may have been deleted
+            found.append((job.id, showing.one(images[0])))
+        if len(found) == MOST_EDITS:
+            break
+    return found
 
 
 def _shown_job(service: Service, identity: Identity, job_id: str) -> Job | None:
