@@ -29,7 +29,7 @@ class TrajectoryConfig:
 
     Attributes:
         substeps: of the teacher within each step of the student; one number is meant for all.
-            `6,3,2,5` are four steps over sixteen, which meet where the picture takes shape: fewer
+            `4,2,1,4` are four steps over eleven, which meet where the picture takes shape: fewer
             levels there are the longest ways to learn.
         schedule: of the teacher's levels, by name; None for the default of its card.
     """
