@@ -14,7 +14,8 @@ import pytest
 from izograf import generate_image_from_text, pictures
 from izograf.checkpoints.load import load_generator
 from izograf.core.devices import fingerprint
-from izograf.generators.render import pixels_sha256, read_png, verify
+from izograf.core.pixels import pixels_sha256
+from izograf.generators.render import read_png, verify
 from izograf.schema.errors import InvalidInput, NotFound
 
 

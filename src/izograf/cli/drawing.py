@@ -28,6 +28,15 @@ MAX_STEM, STEM_WORDS = 100, 6
 Model = Annotated[
     str, typer.Option("--model", "-m", help="A name of `izograf models`, or a folder.")
 ]
+AnyModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help=f"A name of `izograf models`, or a folder. Default: {DEFAULT_MODEL}, or with a "
+        "prompt the first model that reads prompts.",
+    ),
+]
 Steps = Annotated[
     int | None, typer.Option("--num-inference-steps", "--steps", help="Denoising steps.")
 ]
@@ -53,6 +62,15 @@ Classes = Annotated[
     typer.Option("--class", "-c", help="English or Russian; may be repeated. Default: all."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
+
+
+def named_model(model: str | None, *, has_text: bool) -> tuple[str, ModelCard]:
+    """The model that was named, or else the one for prompts or for classes, with its card."""
+    from izograf.schema.library import default_text_model, find_model, read_card
+
+    if model is None:
+        model = default_text_model() if has_text else DEFAULT_MODEL
+    return model, read_card(find_model(model))
 
 
 def given_options(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from izograf.core.pixels import to_float
+from izograf.core.pixels import pixels_sha256, to_float
 from izograf.core.types import Condition
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import InvalidInput
@@ -41,8 +40,8 @@ class Original:
 
     def to_json(self) -> dict[str, Any]:
         """What a record says about it: the sha256 of its pixels and of its mask."""
-        mask = None if self.repaint is None else _sha256(self.repaint)
-        return {"picture": _sha256(self.pixels), "mask": mask}
+        mask = None if self.repaint is None else pixels_sha256(self.repaint)
+        return {"picture": pixels_sha256(self.pixels), "mask": mask}
 
     def require_same(self, told: Mapping[str, Any]) -> None:
         """
@@ -116,10 +115,3 @@ def _square(
     image = Image.fromarray(array[..., 0] if len(pixels) == 1 else array)
     small = np.array(image.resize((size, size), resample))
     return torch.from_numpy(small.reshape(size, size, -1)).permute(2, 0, 1).contiguous()
-
-
-def _sha256(pixels: Tensor) -> str:
-    channels, height, width = pixels.shape
-    digest = hashlib.sha256(f"{channels}x{height}x{width}".encode())
-    digest.update(pixels.contiguous().numpy().tobytes())
-    return digest.hexdigest()

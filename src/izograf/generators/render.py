@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from izograf import __version__
 from izograf.core.backends import EAGER
-from izograf.core.pixels import to_uint8
+from izograf.core.pixels import pixels_sha256, to_uint8
 from izograf.core.rng import Blend, Seed
 from izograf.core.storage import write_atomically
 from izograf.core.types import DROPPED, Condition, Generator, OnStep, TextConditioned, ignore
@@ -198,14 +197,6 @@ def upscaled(picture: Picture, upscaler: UpscalerModel, name: str, factor: int) 
         "pixels_sha256": pixels_sha256(pixels),
     }
     return Picture(picture.seed, pixels, record)
-
-
-def pixels_sha256(pixels: Tensor) -> str:
-    """sha256 of the decoded pixels: size, then RGB bytes row by row."""
-    _, height, width = pixels.shape
-    digest = hashlib.sha256(f"{width}x{height}".encode())
-    digest.update(pixels.permute(1, 2, 0).contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def encode_png(picture: Picture) -> bytes:

@@ -21,6 +21,7 @@ from izograf.diffusion.denoiser import Denoiser
 from izograf.objectives.denoising import drop_condition
 from izograf.objectives.teacher import (
     Step,
+    answer_to,
     euler_step,
     heun_step,
     per_image,
@@ -240,13 +241,8 @@ class TrajectoryDistillation(_Distillation):
             student, teacher, optimizer,
             sigmas=sigmas, guidance=guidance, class_dropout=class_dropout,
         )  # fmt: skip
-        self._taken = [0, *itertools.accumulate(substeps)]
+        self.taken = [0, *itertools.accumulate(substeps)]  # of `sigmas`, the student's levels
         self._solver = solver
-
-    @property
-    def levels(self) -> Tensor:
-        """[N+1] of the student."""
-        return self._sigmas[self._taken]
 
     def _mean_error(
         self, student: Denoiser, x0: Tensor, condition: Condition, rng: torch.Generator
@@ -257,12 +253,11 @@ class TrajectoryDistillation(_Distillation):
             denoise = self._guidance(self._teacher)
             path = trajectory(self._solver, denoise, x, self._sigmas, condition)
         total = x.new_zeros(())
-        steps = list(itertools.pairwise(self.levels))
-        for (start, end), reached in zip(steps, self._taken[1:], strict=True):
-            share = end / start
-            wanted = (path[reached] - share * x) / (1 - share)
-            found = student(x, start.expand(len(x)), condition)
-            total = total + pseudo_huber(found - wanted).mean()
+        steps = list(itertools.pairwise(self.taken))
+        for start, end in steps:
+            share = self._sigmas[end] / self._sigmas[start]
+            found = student(x, self._sigmas[start].expand(len(x)), condition)
+            total = total + pseudo_huber(found - answer_to(x, path[end], share)).mean()
             x = (found + share * (x - found)).detach()
         return total / len(steps)
 

@@ -62,7 +62,11 @@ def two_steps_in_one(
     start, middle, end = levels
     between = step(denoise, x, start, middle, condition)
     reached = step(denoise, between, middle, end, condition)
-    share = per_image(end / start)
+    return answer_to(x, reached, per_image(end / start))
+
+
+def answer_to(x: Tensor, reached: Tensor, share: Tensor) -> Tensor:
+    """The x0 whose single Euler step leads from `x` to `reached`, at `share` of its noise level."""
     return (reached - share * x) / (1 - share)
 
 

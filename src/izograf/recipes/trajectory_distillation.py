@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
 
 from izograf.core.config import apply_settings, config_to_json
@@ -95,12 +94,11 @@ def trajectory_distillation(request: RunRequest) -> Job:
         guidance=guidance,
         class_dropout=chosen.class_dropout or 0.0,
     )
-    taken = [0, *itertools.accumulate(substeps)]
     taught = {"solver": SOLVER, "steps": len(sigmas) - 1, **config_to_json(config), **guided}
 
     def card() -> ModelCard:
         return student_card(
-            request, teacher, chosen, recipe=NAME, paper=PAPER, levels=sigmas[taken],
+            request, teacher, chosen, recipe=NAME, paper=PAPER, levels=sigmas[objective.taken],
             least=steps, sampler=SAMPLER, taught=taught,
         )  # fmt: skip
 

@@ -11,11 +11,11 @@ from PIL import Image, ImageFont, PngImagePlugin
 
 from izograf.checkpoints.load import load_generator
 from izograf.core.devices import fingerprint
+from izograf.core.pixels import pixels_sha256
 from izograf.core.types import Condition
 from izograf.generators import sheet as sheet_module
 from izograf.generators.render import (
     decode_png,
-    pixels_sha256,
     read_png,
     render,
     save_png,

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from izograf.checkpoints.load import load_generator
 from izograf.core.devices import fingerprint
+from izograf.core.pixels import pixels_sha256
 from izograf.generators.render import (
     class_condition,
     decode_png,
     encode_png,
-    pixels_sha256,
     render,
     render_rows,
     verify,

@@ -10,7 +10,7 @@ import typer
 from izograf.cli.app import app
 from izograf.cli.arguments import Backend, Device, Json, Precision
 from izograf.cli.drawing import (
-    DEFAULT_MODEL,
+    AnyModel,
     Attributes,
     Guidance,
     Negative,
@@ -23,6 +23,7 @@ from izograf.cli.drawing import (
     class_conditions,
     draw,
     given_options,
+    named_model,
     text_condition,
 )
 from izograf.cli.reading import read_original
@@ -46,15 +47,7 @@ def edit(
             help="A .png file for one picture, else a folder. Default: NAME-edited.png here.",
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help=f"A name of `izograf models`, or a folder. Default: {DEFAULT_MODEL}, or with a "
-            "prompt the first model that reads prompts.",
-        ),
-    ] = None,
+    model: AnyModel = None,
     shown: Annotated[
         str | None,
         typer.Option("--class", "-c", help="What it should show, for a model of classes."),
@@ -84,13 +77,10 @@ def edit(
     as_json: Json = False,
 ) -> None:
     """Repaint a picture, or the part of it that a mask shows; the centre square is used."""
-    from izograf.schema.library import default_text_model, find_model, read_card
-
     if upscale is not None:
         check_factor(upscale)
     has_text = prompt is not None or bool(attributes)
-    name = model or (default_text_model() if has_text else DEFAULT_MODEL)
-    card = read_card(find_model(name))
+    name, card = named_model(model, has_text=has_text)
     if has_text:
         classes = None if shown is None else [shown]
         condition = text_condition(card, prompt or "", classes, negative, attributes, style)

@@ -12,6 +12,7 @@ from izograf.cli.app import app
 from izograf.cli.arguments import Backend, Device, Json, Precision
 from izograf.cli.drawing import (
     DEFAULT_MODEL,
+    AnyModel,
     Attributes,
     Classes,
     Guidance,
@@ -26,6 +27,7 @@ from izograf.cli.drawing import (
     class_conditions,
     draw,
     given_options,
+    named_model,
     refuse_other_format,
     text_condition,
 )
@@ -45,15 +47,7 @@ def generate(
         str | None,
         typer.Argument(help="What the pictures show, in English or Russian; needs a text model."),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help=f"A name of `izograf models`, or a folder. Default: {DEFAULT_MODEL}, or with a "
-            "prompt the first model that reads prompts.",
-        ),
-    ] = None,
+    model: AnyModel = None,
     negative: Negative = "",
     attributes: Attributes = None,
     style: Style = None,
@@ -84,18 +78,13 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Generate pictures: same request, same machine, same pixels."""
-    from izograf.schema.library import default_text_model, find_model, read_card
-
     if upscale is not None:
         check_factor(upscale)
     given = given_options(steps, guidance, sampler, options)
     towards: dict[str, int | str] = {} if to_seed is None else {"seed": to_seed}
     towards |= {} if to_class is None else {"class": to_class}
     has_text = prompt is not None or bool(attributes)
-    name = model
-    if name is None:
-        name = default_text_model() if has_text else DEFAULT_MODEL
-    card = read_card(find_model(name))
+    name, card = named_model(model, has_text=has_text)
     if has_text:
         conditions = [text_condition(card, prompt or "", classes, negative, attributes, style)]
     elif negative or style or best_of is not None:

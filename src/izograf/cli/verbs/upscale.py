@@ -72,7 +72,8 @@ def upscale(
 
 def _made_here(path: Path, pixels: Tensor) -> Picture | None:
     """The picture with its record, where it has one, was not changed and not enlarged before."""
-    from izograf.generators.render import Picture, pixels_sha256, read_png
+    from izograf.core.pixels import pixels_sha256
+    from izograf.generators.render import Picture, read_png
 
     try:
         _, record = read_png(path)
