@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_networks import arguments_of, build
+from test_networks import REUSING, arguments_of, build
 from torch import Tensor, nn
 
 from izograf.core.backends import BACKENDS, EAGER
@@ -101,3 +101,19 @@ def test_an_odd_batch_and_a_condition_of_another_kind_are_answered(name: str, ba
         arguments = [x[:3], *(o[:3] for o in others[:-1]), condition]
         expected = output(plain, *arguments)
         assert (output(network, *arguments) - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+@pytest.mark.parametrize("name", REUSING)
+@torch.inference_mode()
+def test_deep_layers_can_be_kept_and_reused(name: str, backend: str) -> None:
+    """An odd batch: what is kept is put together from its parts."""
+    x, c_noise, condition = (given[:3] for given in arguments_of(name))
+    plain, network = build(name).eval(), place(name, backend, "fp32")
+    expected, kept = plain.keeping(x, c_noise, condition)
+    output, value = network.keeping(x, c_noise, condition)
+    torch.testing.assert_close(output, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+    torch.testing.assert_close(value, kept, rtol=0, atol=1e-4 * float(kept.abs().max()))
+    expected = plain.reusing(x + 0.1, c_noise, condition, kept)
+    output = network.reusing(x + 0.1, c_noise, condition, value)
+    torch.testing.assert_close(output, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from izograf.core.config import apply_settings, config_from_json, config_to_json
 from izograf.core.rng import generator, seeded_layers
 from izograf.core.types import Condition
+from izograf.diffusion.reuse import can_reuse
 from izograf.models.registry import NETWORKS, NetworkType
 from izograf.schema.errors import CardError, InvalidInput
 
@@ -29,7 +30,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
         "multipliers": (1, 2), "depth": 1, "attention": (4,), "head_dim": 16,
     },
     "dit": {
-        "image_size": 16, "num_classes": NUM_CLASSES, "patch_size": 4, "width": 32, "depth": 2,
+        "image_size": 16, "num_classes": NUM_CLASSES, "patch_size": 4, "width": 32, "depth": 3,
         "head_dim": 16,
     },
     "uvit": {
@@ -412,3 +413,28 @@ def runs_if_accepted(name: str, chosen: list[str]) -> bool:
         output = network(*ARGUMENTS[NETWORKS[name].kind](config, generator("tests", name)))
     assert tuple(output.shape) == SHAPES[NETWORKS[name].kind](config)
     return True
+
+
+REUSING = [
+    name for name in NETWORKS if NETWORKS[name].kind == "denoiser" and can_reuse(build(name))
+]
+
+
+def test_the_backbones_whose_deep_layers_can_be_reused() -> None:
+    assert set(REUSING) == {"unet", "dit", "uvit"}
+
+
+@pytest.mark.parametrize("name", REUSING)
+@torch.inference_mode()
+def test_what_the_deep_layers_gave_can_stand_in_for_them(name: str) -> None:
+    """Exactly at the same picture and level, and nearly so at a neighbouring level."""
+    network = build(name).eval()
+    x, c_noise, condition = arguments_of(name)
+    plain = network(x, c_noise, condition)
+    output, kept = network.keeping(x, c_noise, condition)
+    assert torch.equal(output, plain)
+    torch.testing.assert_close(network.reusing(x, c_noise, condition, kept), plain)
+    outer = network.reusing(x, c_noise, condition, torch.zeros_like(kept))
+    assert (outer - plain).norm() > 1e-3 * plain.norm(), "the deep layers do nothing"
+    moved = network.reusing(x + 0.5, c_noise, condition, kept)
+    assert (moved - plain).norm() > 1e-3 * plain.norm(), "the outer layers do not see x"

@@ -8,12 +8,13 @@ from importlib.util import find_spec
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from izograf.acceleration.eager import placed
 from izograf.core.backends import BACKENDS
 from izograf.core.devices import Placement
-from izograf.models.conditioning import Conditioned
+from izograf.core.types import Cond
+from izograf.models.conditioning import Conditioned, DeepReusing
 
 COMPILERS = ("g++", "clang++", "c++")
 CALLED_DIRECTLY = ("denoiser", "generator")  # other kinds have methods, which stay eager
@@ -37,15 +38,41 @@ class Compiled:
         return ""
 
     def place(
-        self, network: nn.Module, placement: Placement, *, kind: str, identity: str
+        self,
+        network: nn.Module,
+        placement: Placement,
+        *,
+        kind: str,
+        identity: str,
+        weights: str = "",
     ) -> nn.Module:
-        del identity
+        del identity, weights
         network = placed(network, placement)
         if kind not in CALLED_DIRECTLY:
             return network
         if isinstance(network, Conditioned):  # its encoder is cheap, and branches on what is there
-            return Conditioned(network.encoder, _compiled(network.backbone))
+            return Conditioned(network.encoder, _backbone(network.backbone))
         return _compiled(network)
+
+
+def _backbone(backbone: nn.Module) -> nn.Module:
+    if isinstance(backbone, DeepReusing):
+        return CompiledReusing(backbone, backbone)
+    return _compiled(backbone)
+
+
+class CompiledReusing(nn.Module):
+    """A backbone with all three ways of calling it compiled, each when it is first used."""
+
+    def __init__(self, backbone: nn.Module, ways: DeepReusing) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self._whole = torch.compile(backbone)
+        self.keeping = torch.compile(ways.keeping)
+        self.reusing = torch.compile(ways.reusing)
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Cond) -> Tensor:
+        return self._whole(x, c_noise, cond)  # type: ignore[no-any-return]
 
 
 def _compiled(module: nn.Module) -> nn.Module:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from mmap import mmap
+from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -58,19 +61,57 @@ def configuration(precision: Precision) -> dict[str, Any]:
     }
 
 
-def compiled(module: nn.Module, examples: Sequence[Tensor], precision: Precision) -> Any:
+def compiled(
+    module: nn.Module, examples: Sequence[Tensor], precision: Precision, *, halved: bool = False
+) -> Any:
     """`module(*examples)` as an openvino.CompiledModel for tensors of exactly these shapes.
+
+    `halved` stores the weights as float16, finer than the bfloat16 in which they are computed.
 
     Raises:
         InvalidInput: this processor does not compute in that precision.
     """
-    model = core().compile_model(_converted(module, examples), "CPU", configuration(precision))
+    graph = _converted(module, examples)
+    if halved:
+        compress = importlib.import_module("openvino._offline_transformations")
+        compress.compress_model_transformation(graph)
+    model = core().compile_model(graph, "CPU", configuration(precision))
     if model.get_property("INFERENCE_PRECISION_HINT").to_string() != ELEMENTS[precision]:
         raise InvalidInput(
             f"OpenVINO does not compute in {precision} on this processor: choose another "
             "precision, or the backend eager."
         )
     return model
+
+
+def exported(program: Any, file: BinaryIO) -> None:
+    """Writes an openvino.CompiledModel into `file`, without a copy of it in memory."""
+    program.export_model(_Forwarding(file))
+
+
+class _Forwarding(io.BytesIO):
+    """The only kind of stream that OpenVINO takes, which hands on what is written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+
+    def write(self, data: Any, /) -> int:
+        return self._file.write(data)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._file.seek(offset, whence)
+
+
+def imported(kept: mmap, precision: Precision) -> tuple[Any, Any]:
+    """The program that `exported` wrote, and what must live as long as it.
+
+    Raises:
+        RuntimeError: the file is damaged, or of another version.
+    """
+    content = np.frombuffer(kept, dtype=np.uint8)
+    shared = runtime().Tensor(content, runtime().Shape(content.shape), runtime().Type.u8)
+    return core().import_model(shared, "CPU", configuration(precision)), shared
 
 
 def _converted(module: nn.Module, examples: Sequence[Tensor]) -> Any:

@@ -21,9 +21,15 @@ class Eager:
         return ""
 
     def place(
-        self, network: nn.Module, placement: Placement, *, kind: str, identity: str
+        self,
+        network: nn.Module,
+        placement: Placement,
+        *,
+        kind: str,
+        identity: str,
+        weights: str = "",
     ) -> nn.Module:
-        del kind, identity
+        del kind, identity, weights
         return placed(network, placement)
 
 

@@ -24,8 +24,8 @@ class FlatCall(Protocol):
         """The call's arguments as tensors with leading B, the first of them the network's input."""
         ...
 
-    def compute(self, named: Named) -> Tensor:
-        """The network's result for what `tensors` gave."""
+    def compute(self, named: Named) -> Tensor | tuple[Tensor, ...]:
+        """The network's results for what `tensors` gave."""
         ...
 
 
@@ -46,14 +46,43 @@ class FlatDenoiser:
         levels = {_level(i): embed(c_noise) for i, embed in enumerate(self._levels)}
         return {"x": x, **(levels or {"c_noise": c_noise}), **_present(cond)}
 
-    def compute(self, named: Named) -> Tensor:
+    def compute(self, named: Named) -> Tensor | tuple[Tensor, ...]:
         x = named["x"]
         cond = Cond(**{f.name: named.get(f.name) for f in fields(Cond)})
         c_noise = named.get("c_noise", x.new_zeros(x.shape[0]))
         with ExitStack() as stack:
             for index, module in enumerate(self._levels):
                 stack.enter_context(_answering(module, named[_level(index)]))
-            return self._network.backbone(x, c_noise, cond)  # type: ignore[no-any-return]
+            return self._answer(named, x, c_noise, cond)
+
+    def _answer(
+        self, named: Named, x: Tensor, c_noise: Tensor, cond: Cond
+    ) -> Tensor | tuple[Tensor, ...]:
+        del named
+        return self._network.backbone(x, c_noise, cond)  # type: ignore[no-any-return]
+
+
+class FlatKeeping(FlatDenoiser):
+    """As `FlatDenoiser`, with what the deep layers gave as a second result."""
+
+    def _answer(
+        self, named: Named, x: Tensor, c_noise: Tensor, cond: Cond
+    ) -> Tensor | tuple[Tensor, ...]:
+        del named
+        return self._network.backbone.keeping(x, c_noise, cond)  # type: ignore[operator,no-any-return]
+
+
+class FlatReusing(FlatDenoiser):
+    """The outer layers of a denoiser: (x, c_noise, Condition, kept) -> F."""
+
+    def tensors(self, *arguments: Any) -> Named:
+        *others, kept = arguments
+        return {**super().tensors(*others), "kept": kept}
+
+    def _answer(
+        self, named: Named, x: Tensor, c_noise: Tensor, cond: Cond
+    ) -> Tensor | tuple[Tensor, ...]:
+        return self._network.backbone.reusing(x, c_noise, cond, named["kept"])  # type: ignore[operator,no-any-return]
 
 
 class FlatGenerator:
@@ -98,11 +127,13 @@ class FlatMap:
 class OfTensors(nn.Module):
     """`compute` of a flat call as a module of tensors alone, in the order of `names`."""
 
-    def __init__(self, compute: Callable[[Named], Tensor], names: Sequence[str]) -> None:
+    def __init__(
+        self, compute: Callable[[Named], Tensor | tuple[Tensor, ...]], names: Sequence[str]
+    ) -> None:
         super().__init__()
         self._compute, self._names = compute, tuple(names)
 
-    def forward(self, *tensors: Tensor) -> Tensor:
+    def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
         return self._compute(dict(zip(self._names, tensors, strict=True)))
 
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import nn
 
 from izograf import __version__, models
 from izograf.core.devices import cache_folder, processor_name
-from izograf.core.storage import write_atomically
+from izograf.core.storage import file_atomically
 from izograf.schema.errors import StorageError
 
-MAX_BYTES = 4 << 30  # of all programs together; the ones not used for longest go first
+MAX_BYTES = 8 << 30  # of all programs together; the ones not used for longest go first
 
 
 def weights_digest(network: nn.Module) -> str:
@@ -54,19 +55,20 @@ def programs_folder() -> Path:
     return cache_folder() / "programs"
 
 
-def read_program(key: str) -> bytes | None:
-    """The program of that name; None where there is none that can be read."""
+def read_program(key: str) -> mmap | None:
+    """The program of that name, mapped rather than read; None where there is none to be read."""
     path = programs_folder() / key
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # an empty file cannot be mapped
         os.utime(path)  # it was used now
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return mmap(file.fileno(), 0, access=ACCESS_READ)
     return None
 
 
-def write_program(key: str, program: bytes) -> None:
-    """Keeps a program; where that cannot be, it will be made again."""
-    with suppress(StorageError):
-        write_atomically(programs_folder() / key, program)
+def write_program(key: str, export: Callable[[BinaryIO], object]) -> None:
+    """Keeps what `export` writes as a program; where that cannot be, it will be made again."""
+    with suppress(StorageError), file_atomically(programs_folder() / key) as file:
+        export(file)
     prune(MAX_BYTES)
 
 

@@ -39,7 +39,13 @@ class Backend(Protocol):
         ...
 
     def place(
-        self, network: nn.Module, placement: Placement, *, kind: str, identity: str
+        self,
+        network: nn.Module,
+        placement: Placement,
+        *,
+        kind: str,
+        identity: str,
+        weights: str = "",
     ) -> nn.Module:
         """The network, float32 or not, in eval mode, ready to be called where `placement` says.
 
@@ -48,6 +54,7 @@ class Backend(Protocol):
             placement: device and precision.
             kind: `models.registry.Kind`, which says how the network is called.
             identity: what determines the network besides its weights: its name and configuration.
+            weights: what determines the weights, where that is known without reading them all.
         """
         ...
 

@@ -20,6 +20,7 @@ from izograf.diffusion.denoiser import Denoiser
 from izograf.diffusion.editing import keep_known, start_from
 from izograf.diffusion.guidance import autoguidance, classifier_free
 from izograf.diffusion.precondition import PRECONDITIONERS, Preconditioner
+from izograf.diffusion.reuse import INTERVAL, reusing_deep
 from izograf.diffusion.samplers import SAMPLERS
 from izograf.diffusion.schedules import SCHEDULES, Schedule
 from izograf.diffusion.tables import BETAS, fixed, spaced, table_of
@@ -129,10 +130,11 @@ class DiffusionGenerator:
 
     def _guided(self, chosen: Mapping[str, Any], count: int) -> Denoise:
         """The denoiser under the guidance that was chosen, for `count` pictures."""
+        denoiser = reusing_deep(self.denoiser, chosen.get(INTERVAL, 1))
         if chosen.get("autoguidance_scale", 1.0) != 1:
-            return self._autoguidance(chosen)(self.denoiser)
+            return self._autoguidance(chosen)(denoiser)
         if "guidance_scale" not in chosen:
-            return self.denoiser
+            return denoiser
         negative = None
         if (name := chosen.get("negative_class", NO_CLASS)) != NO_CLASS:
             index = [label.name for label in self.card.classes].index(name)
@@ -144,7 +146,7 @@ class DiffusionGenerator:
             rescale=chosen.get("guidance_rescale", 0.0),
             negative=negative,
         )
-        return guide(self.denoiser)
+        return guide(denoiser)
 
     def _autoguidance(self, chosen: Mapping[str, Any]) -> Guidance:
         if chosen.get("guidance_scale", 1.0) != 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from izograf.diffusion.reuse import INTERVAL
 from izograf.diffusion.samplers import SAMPLERS, RegisteredSampler
 from izograf.diffusion.schedules import SCHEDULES
 from izograf.diffusion.tables import Spacing
@@ -23,11 +24,13 @@ def diffusion_options(
     classes: Sequence[str] = (),
     table: bool = False,
     guide: bool = False,
+    reuses: bool = False,
 ) -> tuple[OptionSpec, ...]:
     """The options a diffusion model's card offers, with this model's recommended defaults.
 
     `classes` are those that guidance may be told to move away from. `table` says that the model
-    was trained at the levels of a beta schedule, `guide` that it has a network for autoguidance.
+    was trained at the levels of a beta schedule, `guide` that it has a network for autoguidance,
+    `reuses` that the deep layers of its network can be told apart.
     """
     samplers = {name: known for name, known in SAMPLERS.items() if known.any_model}
     return (
@@ -52,6 +55,7 @@ def diffusion_options(
             "strength", "number", 0.75, minimum=0.01, maximum=1,
             help="with a picture to start from: how much of it is repainted, 1 is all",
         ),
+        *((CACHE_INTERVAL,) if reuses else ()),
         *(
             replace(spec, name=f"{name}.{spec.name}")
             for name, known in samplers.items()
@@ -93,6 +97,12 @@ _GUIDED_LEVELS = (
         "guidance_rescale", "number", 0.0, minimum=0, maximum=1,
         help="how much of the contrast that strong guidance adds is taken back",
     ),
+)  # fmt: skip
+
+
+CACHE_INTERVAL = OptionSpec(
+    INTERVAL, "integer", 1, minimum=1, maximum=10,
+    help="the deep layers are computed at every so many steps and reused between; 1 is always",
 )  # fmt: skip
 
 

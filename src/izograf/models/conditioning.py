@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +100,23 @@ class TextTokens(nn.Module):
         return tokens + self.positions.to(tokens.dtype)
 
 
+@runtime_checkable
+class DeepReusing(Protocol):
+    """A backbone whose deep layers need not be computed at every step (Ma et al. 2024, DeepCache).
+
+    Neighbouring noise levels give them nearly the same answer; the outermost layers, which see
+    the noise itself, are cheap.
+    """
+
+    def keeping(self, x: Tensor, c_noise: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
+        """The backbone's answer, and what its deep layers gave, [B,...]."""
+        ...
+
+    def reusing(self, x: Tensor, c_noise: Tensor, cond: Cond, kept: Tensor) -> Tensor:
+        """The answer with `kept` in place of the deep layers; equal at the same x and level."""
+        ...
+
+
 class Conditioned(nn.Module):
     """A denoising backbone with its condition encoder: (x, c_noise [B], Condition) -> like x."""
 
@@ -109,3 +127,22 @@ class Conditioned(nn.Module):
 
     def forward(self, x: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
         return self.backbone(x, c_noise, self.encoder(condition, len(x)))  # type: ignore[no-any-return]
+
+    @property
+    def reuses(self) -> bool:
+        """Whether `keeping` and `reusing` can be called."""
+        return isinstance(self.backbone, DeepReusing)
+
+    def keeping(self, x: Tensor, c_noise: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
+        """As `forward`, and what the deep layers gave, [B,...]."""
+        return self._backbone.keeping(x, c_noise, self.encoder(condition, len(x)))
+
+    def reusing(self, x: Tensor, c_noise: Tensor, condition: Condition, kept: Tensor) -> Tensor:
+        """As `forward`, with `kept` of an earlier call in place of the deep layers."""
+        return self._backbone.reusing(x, c_noise, self.encoder(condition, len(x)), kept)
+
+    @property
+    def _backbone(self) -> DeepReusing:
+        if not isinstance(self.backbone, DeepReusing):
+            raise TypeError(f"{type(self.backbone).__name__} has no deep layers to reuse")
+        return self.backbone

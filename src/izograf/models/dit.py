@@ -84,6 +84,23 @@ class DiT(nn.Module):
         zeroed(self.out)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Cond) -> Tensor:
+        return self.keeping(x, c_noise, cond)[0]
+
+    def keeping(self, x: Tensor, c_noise: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
+        """F, and what all blocks but the first and last add, [B,L+N,D] (`DeepReusing`)."""
+        tokens, vector = self._entered(x, c_noise, cond)
+        deep = tokens
+        for block in self.blocks[1:-1]:
+            deep = block(deep, vector)
+        return self._left(deep, vector), deep - tokens
+
+    def reusing(self, x: Tensor, c_noise: Tensor, cond: Cond, kept: Tensor) -> Tensor:
+        """F of the first and the last block, with `kept` added between."""
+        tokens, vector = self._entered(x, c_noise, cond)
+        return self._left(tokens + kept, vector)
+
+    def _entered(self, x: Tensor, c_noise: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
+        """Tokens behind the first block, and the vector that modulates all of them."""
         vector = self.noise_level(c_noise)
         if cond.vector is not None:
             vector = vector + cond.vector
@@ -93,7 +110,11 @@ class DiT(nn.Module):
         if self.text is not None:
             prompt = self.text(cond.tokens, len(x)).to(tokens.dtype)
             tokens = torch.cat([prompt, tokens], dim=1)
-        for block in self.blocks:
+        return self.blocks[0](tokens, vector), vector
+
+    def _left(self, tokens: Tensor, vector: Tensor) -> Tensor:
+        """The last block and the way back to a picture."""
+        for block in self.blocks[1:][-1:]:  # a single block has come first already
             tokens = block(tokens, vector)
         scale, shift = self.modulation(vector)[:, None].to(tokens.dtype).chunk(2, dim=-1)
         tokens = self.norm(tokens[:, -(self.grid**2) :], scale, shift)

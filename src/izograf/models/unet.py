@@ -197,17 +197,34 @@ class UNet(nn.Module):
         self.out = zeroed(nn.Conv2d(c, outputs, 3, padding=1))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Cond) -> Tensor:
+        return self.keeping(x, c_noise, cond)[0]
+
+    def keeping(self, x: Tensor, c_noise: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
+        """F, and what enters the last stage from below, [B,width,s,s] (`DeepReusing`)."""
+        vector, prompt = self._asked(len(x), c_noise, cond)
+        x = self.stem(F.pixel_unshuffle(x, self.patch_size))
+        deep = self._deep(x, vector, prompt)
+        return self._outer(x, deep, vector, prompt), deep
+
+    def reusing(self, x: Tensor, c_noise: Tensor, cond: Cond, kept: Tensor) -> Tensor:
+        """F of the stem, the last stage and the output alone, with the deep layers as `kept`."""
+        vector, prompt = self._asked(len(x), c_noise, cond)
+        return self._outer(self.stem(F.pixel_unshuffle(x, self.patch_size)), kept, vector, prompt)
+
+    def _asked(self, batch_size: int, c_noise: Tensor, cond: Cond) -> tuple[Tensor, Tensor | None]:
+        """The vector that scales and shifts, and the prompt's tokens where there is text."""
         vector = self.noise_level(c_noise)
         if cond.vector is not None:
             vector = vector + cond.vector
         prompt = None
         if self.text is not None and self.sentence is not None:
-            prompt = self.text(cond.tokens, len(x))
+            prompt = self.text(cond.tokens, batch_size)
             if cond.tokens is not None:  # whose first stands for the whole sentence
                 vector = vector + self.sentence(cond.tokens[:, 0].to(vector.dtype))
-        vector = self.act(vector)
+        return self.act(vector), prompt
 
-        x = self.stem(F.pixel_unshuffle(x, self.patch_size))
+    def _deep(self, x: Tensor, vector: Tensor, prompt: Tensor | None) -> Tensor:
+        """From the stem to the last stage but one."""
         skips = [x]
         for level, stages in enumerate(self.down):
             for stage in cast(nn.ModuleList, stages):
@@ -219,10 +236,17 @@ class UNet(nn.Module):
         for stage in self.middle:
             x = stage(x, vector, prompt)
         for level, stages in enumerate(self.up):
-            for stage in cast(nn.ModuleList, stages):
+            is_last = level == len(self.upsample)
+            for stage in cast(nn.ModuleList, stages)[: -1 if is_last else None]:
                 x = stage(torch.cat([x, skips.pop()], dim=1), vector, prompt)
-            if level < len(self.upsample):
+            if not is_last:
                 x = self.upsample[level](F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return x
+
+    def _outer(self, x: Tensor, deep: Tensor, vector: Tensor, prompt: Tensor | None) -> Tensor:
+        """The last stage, which sees the stem's `x` beside what comes from below; the output."""
+        last = cast(nn.ModuleList, self.up[-1])[-1]
+        x = last(torch.cat([deep, x], dim=1), vector, prompt)
         return F.pixel_shuffle(self.out(self.act(self.norm(x))), self.patch_size)
 
 

@@ -87,15 +87,37 @@ class UViT(nn.Module):
         nn.init.zeros_(cast(Tensor, self.out.bias))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Cond) -> Tensor:
-        tokens = self._sequence(x, c_noise, cond)
+        return self.keeping(x, c_noise, cond)[0]
+
+    def keeping(self, x: Tensor, c_noise: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
+        """F, and what all blocks within the outermost skip add, [B,2+L+N,D] (`DeepReusing`)."""
+        tokens = self._entered(x, c_noise, cond)
         skips: list[Tensor] = []
-        for block in self.first:
-            tokens = block(tokens)
-            skips.append(tokens)
+        deep = tokens
+        for block in self.first[1:]:
+            deep = block(deep)
+            skips.append(deep)
         for block in self.middle:
+            deep = block(deep)
+        for block in self.last[:-1]:
+            deep = block(deep, skips.pop())
+        return self._left(deep, tokens), deep - tokens
+
+    def reusing(self, x: Tensor, c_noise: Tensor, cond: Cond, kept: Tensor) -> Tensor:
+        """F of the first and the last block, with `kept` added between."""
+        tokens = self._entered(x, c_noise, cond)
+        return self._left(tokens + kept, tokens)
+
+    def _entered(self, x: Tensor, c_noise: Tensor, cond: Cond) -> Tensor:
+        tokens = self._sequence(x, c_noise, cond)
+        for block in self.first[:1]:
             tokens = block(tokens)
-        for block in self.last:
-            tokens = block(tokens, skips.pop())
+        return tokens
+
+    def _left(self, tokens: Tensor, skip: Tensor) -> Tensor:
+        """The last block, joined with the first one's answer, and the way back to a picture."""
+        for block in self.last[-1:]:
+            tokens = block(tokens, skip)
         patches = self.to_patch(self.norm(tokens[:, -(self.grid**2) :]))
         return self.out(to_picture(patches, self.grid, self.patch_size))  # type: ignore[no-any-return]
 

@@ -17,6 +17,7 @@ from izograf.core.types import Generator
 from izograf.data.batches import horizontal_flip
 from izograf.diffusion.denoiser import Denoiser
 from izograf.diffusion.precondition import PRECONDITIONERS, Preconditioner
+from izograf.diffusion.reuse import can_reuse
 from izograf.generators.autoencoder import PREFIX, described_codec
 from izograf.generators.diffusion import DiffusionGenerator
 from izograf.generators.diffusion_options import diffusion_options
@@ -98,6 +99,7 @@ def denoising_job(
         conditional=bool(request.train.classes) or prompts is not None,
         classes=[label.name for label in request.train.classes if prompts is None],
         table=isinstance(noise_law, UniformTable),
+        reuses=can_reuse(built),
     )
     card = parts.model_card(
         request,

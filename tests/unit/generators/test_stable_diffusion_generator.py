@@ -19,6 +19,7 @@ pytest.importorskip("transformers", reason="the extra stable-diffusion is not in
 from izograf.checkpoints.load import load_generator
 from izograf.core.rng import generator as random
 from izograf.core.types import Condition, TextConditioned
+from izograf.diffusion.reuse import INTERVAL
 from izograf.generators.stable_diffusion import extra, memory
 from izograf.generators.stable_diffusion.card import checkpoint_card
 from izograf.generators.stable_diffusion.checkpoint import read_checkpoint
@@ -238,6 +239,38 @@ def test_rows_without_text_are_ignored(generators: Loaded) -> None:
         generator.sample(replace(condition, negative=other), [1], options=FEW),
         generator.sample(condition, [1], options=FEW),
     )
+
+
+@pytest.mark.parametrize("prompt", ["a dog", LONG], ids=["short", "long"])
+@pytest.mark.parametrize("kind", ["1", "2", "xl"])
+@torch.inference_mode()
+def test_the_deep_layers_of_the_unet_can_be_reused(
+    kind: str, prompt: str, generators: Loaded
+) -> None:
+    """Exactly at the same latents and level, sizes and masked rows included."""
+    network = generators(kind).networks.unet
+    condition = generators(kind).text_condition([prompt] * 2)
+    if condition.attributes is not None:
+        sizes = torch.tensor([[16.0, 16, 0, 0, 16, 16]] * 2)
+        condition = replace(condition, attributes=torch.cat([condition.attributes, sizes], dim=1))
+    x = torch.randn(2, 4, 8, 8, generator=random("reuse", kind))
+    level = torch.tensor([500.0, 500.0])
+    plain = network(x, level, condition)
+    predicted, kept = network.keeping(x, level, condition)
+    assert torch.equal(predicted, plain)
+    torch.testing.assert_close(network.reusing(x, level, condition, kept), plain)
+    outer = network.reusing(x, level, condition, torch.zeros_like(kept))
+    assert (outer - plain).norm() > 0.01 * plain.norm()
+
+
+def test_a_picture_with_reused_layers_is_another_but_near(generators: Loaded) -> None:
+    generator = generators("1")
+    condition = generator.text_condition(["a dog"])
+    options = {"num_inference_steps": 6}
+    exact = generator.sample(condition, [1], options=options)
+    assert torch.equal(exact, generator.sample(condition, [1], options=options | {INTERVAL: 1}))
+    reused = generator.sample(condition, [1], options=options | {INTERVAL: 2})
+    assert 0 < float((reused - exact).norm()) < 0.2 * float(exact.norm())
 
 
 def test_sides_are_chosen_and_must_be_multiples(generators: Loaded) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from izograf.core.storage import file_sha256
+from izograf.diffusion.reuse import INTERVAL
 from izograf.diffusion.schedules import SCHEDULES
 from izograf.generators.diffusion_options import diffusion_options
 from izograf.generators.stable_diffusion.checkpoint import Checkpoint, read_checkpoint
@@ -32,7 +33,7 @@ LARGEST_SIDE, TILE = 4096, 1024
 HIGHEST_LEVEL = 10_000.0  # above that of a table whose last timestep has no signal, 4096
 _COMMON = (
     "num_inference_steps", "guidance_scale", "guidance_low", "guidance_high", "guidance_rescale",
-    "sampler", "strength",
+    "sampler", "strength", INTERVAL,
 )  # fmt: skip
 
 
@@ -74,8 +75,9 @@ def checkpoint_card(checkpoint: Checkpoint, name: str, *, loras: Sequence[Lora] 
 def card_options(checkpoint: Checkpoint) -> tuple[OptionSpec, ...]:
     """What may be chosen: DPM-Solver++ at 20 of the checkpoint's own levels by default."""
     known = diffusion_options(
-        num_inference_steps=STEPS, guidance_scale=GUIDANCE_XL if checkpoint.xl else GUIDANCE
-    )
+        num_inference_steps=STEPS, guidance_scale=GUIDANCE_XL if checkpoint.xl else GUIDANCE,
+        reuses=True,
+    )  # fmt: skip
     common = {spec.name: spec for spec in known if spec.name in _COMMON}
     steps = replace(common.pop("num_inference_steps"), maximum=999)
     scale = replace(common.pop("guidance_scale"), maximum=30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ from izograf.core.types import Condition, Denoise, OnStep, ignore
 from izograf.diffusion.denoiser import Denoiser
 from izograf.diffusion.editing import keep_known, start_from
 from izograf.diffusion.guidance import classifier_free
+from izograf.diffusion.reuse import INTERVAL, reusing_deep
 from izograf.diffusion.samplers import SAMPLERS
 from izograf.diffusion.tables import unit_state
 from izograf.generators.diffusion import previewing, resized
@@ -150,7 +152,7 @@ class StableDiffusionGenerator:
             sigma_high=chosen["guidance_high"],
             rescale=chosen["guidance_rescale"],
         )
-        return guide(self.denoiser)
+        return guide(reusing_deep(self.denoiser, chosen.get(INTERVAL, 1)))
 
     def _asked(self, condition: Condition, count: int, codec: SizedCodec) -> Condition:
         """The condition in full: text, SDXL's sizes, and a negative one of the same length."""
@@ -253,7 +255,9 @@ def load_checkpoint(
                 f"{name} in {card.sampling[CHECKPOINT]} is not the file that the card of "
                 f"{card.name!r} describes: import the checkpoint again."
             )
+    weights = json.dumps([dict(card.weights), [lora.scale for lora in loras]])
     networks = load_networks(
-        checkpoint, placement, loras=loras, safety=safety, identity=identity_of(checkpoint)
-    )
+        checkpoint, placement,
+        loras=loras, safety=safety, identity=identity_of(checkpoint), weights=weights,
+    )  # fmt: skip
     return StableDiffusionGenerator(card, checkpoint, networks, placement)

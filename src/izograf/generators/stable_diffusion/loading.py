@@ -53,6 +53,7 @@ def load_networks(
     loras: Sequence[Lora] = (),
     safety: bool = True,
     identity: str = "",
+    weights: str = "",
 ) -> Networks:
     """The networks of a checkpoint, with the changes of `loras`.
 
@@ -60,6 +61,7 @@ def load_networks(
 
     Args:
         identity: what determines the networks besides their weights, for a backend's cache.
+        weights: what determines their weights, where it is known.
 
     Raises:
         MissingExtra: diffusers, transformers or, for a LoRA, peft is not installed.
@@ -89,10 +91,10 @@ def load_networks(
     autoencoder = _frozen(Autoencoder(vae))
     to_rgb = flat_colours(autoencoder, int(checkpoint.vae["latent_channels"]))
     return Networks(
-        unet=_placed(conditioned(unet), placement, "denoiser", f"{identity} unet"),
+        unet=_placed(conditioned(unet), placement, "denoiser", f"{identity} unet", weights),
         vae=_placed(
             autoencoder, _in_float32(placement) if exact else placement, "codec",
-            f"{identity} vae",
+            f"{identity} vae", weights,
         ),
         vae_dtype=torch.float32 if exact else placement.dtype,
         to_rgb=to_rgb,
@@ -109,10 +111,13 @@ def identity_of(checkpoint: Checkpoint) -> str:
     return json.dumps([dict(checkpoint.unet), dict(checkpoint.vae)], sort_keys=True)
 
 
-def _placed(network: nn.Module, placement: Placement, kind: str, identity: str) -> nn.Module:
+def _placed(
+    network: nn.Module, placement: Placement, kind: str, identity: str, weights: str
+) -> nn.Module:
     return BACKENDS[placement.backend].place(
-        _frozen(network), placement, kind=kind, identity=f"stable-diffusion {identity}"
-    )
+        _frozen(network), placement,
+        kind=kind, identity=f"stable-diffusion {identity}", weights=weights,
+    )  # fmt: skip
 
 
 def _frozen(network: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -52,7 +53,11 @@ class PromptEncoder(nn.Module):
 
 
 class UNetBackbone(nn.Module):
-    """diffusers' UNet2DConditionModel as a backbone: (x, timestep [B], Cond) -> like x."""
+    """diffusers' UNet2DConditionModel as a backbone: (x, timestep [B], Cond) -> like x.
+
+    Its deep layers (`models.conditioning.DeepReusing`) are all but the first convolution, the
+    last ResNet block with its attention, and the last convolution.
+    """
 
     def __init__(self, unet: Any) -> None:
         super().__init__()
@@ -62,21 +67,57 @@ class UNetBackbone(nn.Module):
             self._num_size_features = NUM_SIZES * unet.config.addition_time_embed_dim
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Cond) -> Tensor:
+        tokens, masked, added = self._asked(x, cond)
+        predicted: Tensor = self.unet(
+            x, c_noise, encoder_hidden_states=tokens, encoder_attention_mask=masked,
+            added_cond_kwargs=added, return_dict=False,
+        )[0]  # fmt: skip
+        return predicted
+
+    def keeping(self, x: Tensor, c_noise: Tensor, cond: Cond) -> tuple[Tensor, Tensor]:
+        """The prediction, and what enters the last ResNet block from below, [B,C,h,w]."""
+        entered: list[Tensor] = []
+        last = self.unet.up_blocks[-1].resnets[-1]
+        hook = last.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
+        try:
+            predicted = self(x, c_noise, cond)
+        finally:
+            hook.remove()
+        (joined,) = entered  # beside what the first convolution gave
+        return predicted, joined[:, : -self.unet.conv_in.out_channels]
+
+    def reusing(self, x: Tensor, c_noise: Tensor, cond: Cond, kept: Tensor) -> Tensor:
+        """The prediction with `kept` of an earlier `keeping`."""
+        unet, last = self.unet, self.unet.up_blocks[-1]
+        tokens, masked, added = self._asked(x, cond)
+        vector = unet.time_embedding(unet.get_time_embed(sample=x, timestep=c_noise))
+        further = unet.get_aug_embed(
+            emb=vector, encoder_hidden_states=tokens, added_cond_kwargs=added
+        )
+        vector = vector if further is None else vector + further
+        h = last.resnets[-1](torch.cat([kept, unet.conv_in(x)], dim=1), vector)
+        if getattr(last, "has_cross_attention", False):
+            bias = None if masked is None else -10_000.0 * (1 - masked.to(h.dtype))[:, None]
+            h = last.attentions[-1](
+                h, encoder_hidden_states=tokens, encoder_attention_mask=bias, return_dict=False
+            )[0]
+        predicted: Tensor = unet.conv_out(unet.conv_act(unet.conv_norm_out(h)))
+        return predicted
+
+    def _asked(
+        self, x: Tensor, cond: Cond
+    ) -> tuple[Tensor, Tensor | None, Mapping[str, Tensor] | None]:
+        """The prompt's tokens, which of them count if not all do, and SDXL's conditions."""
         if cond.tokens is None:
             raise ValueError("the network draws from text only")
         tokens = cond.tokens.to(x.dtype)
-        more: dict[str, Any] = {}
-        if cond.vector is not None:
-            vector = cond.vector.to(x.dtype)
-            pooled = vector[:, : -self._num_size_features]
-            sizes = vector[:, -self._num_size_features :]
-            more["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": sizes}
-        if tokens.shape[1] > PLAIN_LENGTH:
-            more["encoder_attention_mask"] = tokens.ne(0).any(dim=-1)
-        predicted: Tensor = self.unet(
-            x, c_noise, encoder_hidden_states=tokens, return_dict=False, **more
-        )[0]
-        return predicted
+        masked = tokens.ne(0).any(dim=-1) if tokens.shape[1] > PLAIN_LENGTH else None
+        if cond.vector is None:
+            return tokens, masked, None
+        vector = cond.vector.to(x.dtype)
+        pooled = vector[:, : -self._num_size_features]
+        sizes = vector[:, -self._num_size_features :]
+        return tokens, masked, {"text_embeds": pooled, "time_ids": sizes}
 
 
 def conditioned(unet: Any) -> Conditioned:
