@@ -17,7 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("prompt")
     parser.add_argument("output_file", help="a .png")
-    parser.add_argument("--model", help="default: the first model that reads prompts")
+    parser.add_argument("--model", help="default: scenes-text")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     begun = time.perf_counter()

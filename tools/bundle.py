@@ -4,8 +4,9 @@
     python tools/bundle.py --samples-only src/izograf/zoo/scenes
 
 The weights are copied as they are; the card keeps recipe, data and hashes. Beside them goes
-`samples.png`: the first seeds of every class, with the card's defaults, so
-nobody chose among them. Scores are written afterwards by `izograf evaluate NAME --record`.
+`samples.png`: the first seeds of every class, or of a few prompts a seed each, with the card's
+defaults, so nobody chose among them. Scores are written afterwards by
+`izograf evaluate NAME --record`.
 """
 
 from __future__ import annotations
@@ -27,10 +28,15 @@ from izograf.generators.sheet import to_pil
 from izograf.schema.card import ModelCard
 from izograf.schema.library import CARD, SAMPLES, ZOO, read_card
 from izograf.schema.options import OptionSpec
+from izograf.schema.prompting import compose_prompt
 from izograf.schema.request import GenerationRequest
 from izograf.schema.resolve import resolve_request
 
 NUM_SAMPLES = 5  # of each class
+PROMPTS = (
+    "Ландшафт с горами и рекой", "a forest in warm light", "закат над морем",
+    "a street in black and white", "ледник под синим небом",
+)  # fmt: skip
 
 
 def with_default(options: tuple[OptionSpec, ...], setting: str) -> tuple[OptionSpec, ...]:
@@ -49,14 +55,24 @@ def write_samples(folder: Path, *, device: str = "auto", columns: int = NUM_SAMP
     card = read_card(folder)
     generator, placement = load_generator(str(folder), device=device)
     environment = fingerprint(placement)
-    classes = [{"type": "class", "class": label.name} for label in card.classes]
     pictures: list[Tensor] = []
-    for condition in classes or [{"type": "none"}]:
-        request = resolve_request(card, GenerationRequest(str(folder), condition, columns))
+    for condition, seed, count in asked(card, columns):
+        request = resolve_request(card, GenerationRequest(str(folder), condition, count, seed))
         pictures += [picture.pixels for picture in render(generator, request, environment)]
     buffer = io.BytesIO()
     to_pil(joined(torch.stack(pictures), columns)).save(buffer, "PNG", optimize=True)
     write_atomically(folder / SAMPLES, buffer.getvalue())
+
+
+def asked(card: ModelCard, columns: int) -> list[tuple[dict[str, str], int, int]]:
+    """Conditions with first seed and number: a row for each class, or a row of prompts."""
+    if "text" in card.conditions:
+        return [
+            (compose_prompt(card, prompt).condition, seed, 1)
+            for seed, prompt in enumerate(PROMPTS[:columns])
+        ]
+    classes = [{"type": "class", "class": label.name} for label in card.classes]
+    return [(condition, 0, columns) for condition in classes or [{"type": "none"}]]
 
 
 def joined(pixels: Tensor, columns: int) -> Tensor:

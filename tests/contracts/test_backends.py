@@ -9,7 +9,7 @@ import torch
 from test_networks import REUSING, arguments_of, build
 from torch import Tensor, nn
 
-from izograf.core.backends import BACKENDS, EAGER
+from izograf.core.backends import BACKENDS, EAGER, OPENVINO_INT8, Calibrated
 from izograf.core.devices import Placement, Precision
 from izograf.core.types import Condition
 from izograf.models.registry import NETWORKS
@@ -60,7 +60,8 @@ def distance(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / other.norm())
 
 
-OTHERS = usable([name for name in BACKENDS if name != EAGER])
+OTHERS = usable([name for name in BACKENDS if name not in (EAGER, OPENVINO_INT8)])
+EIGHT_BITS = usable([OPENVINO_INT8])  # which is near, not equal, and only after a look at inputs
 
 
 @pytest.mark.parametrize("backend", OTHERS)
@@ -117,3 +118,25 @@ def test_deep_layers_can_be_kept_and_reused(name: str, backend: str) -> None:
     expected = plain.reusing(x + 0.1, c_noise, condition, kept)
     output = network.reusing(x + 0.1, c_noise, condition, value)
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("backend", EIGHT_BITS)
+@pytest.mark.parametrize("name", REUSING)
+@torch.inference_mode()
+def test_eight_bits_are_near_once_calibrated_and_stay_so(name: str, backend: str) -> None:
+    arguments = arguments_of(name)
+    expected = output(build(name).eval(), *arguments)
+    network = place(name, backend, "fp32")
+    assert isinstance(network, Calibrated)
+    with pytest.raises(RuntimeError, match="not calibrated"):
+        network(*arguments)
+    assert network.needs_calibration
+    with network.calibrating():
+        assert distance(output(network, *arguments), expected) < 1e-4
+    assert not network.needs_calibration
+    made = output(network, *arguments)
+    assert 1e-4 < distance(made, expected) < 0.25
+    again = place(name, backend, "fp32")
+    assert isinstance(again, Calibrated)
+    assert not again.needs_calibration
+    assert torch.equal(output(again, *arguments), made)

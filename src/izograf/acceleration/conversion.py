@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import io
+import mmap
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
-from mmap import mmap
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -20,6 +21,7 @@ from izograf.schema.errors import InvalidInput
 
 ELEMENTS: Mapping[Precision, str] = {"fp32": "f32", "bf16": "bf16"}  # as OpenVINO calls them
 TELEMETRY = "openvino_telemetry"
+UNFUSED = {"SNIPPETS_MODE": "DISABLE"}
 
 
 @cache
@@ -29,12 +31,19 @@ def runtime() -> Any:
     Imported as if its telemetry package were absent: that one reports every import to its maker
     unless a file in the home folder forbids it, and here nothing leaves the machine unasked.
     """
+    with without_telemetry():
+        return importlib.import_module("openvino")
+
+
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Inside the block OpenVINO's telemetry package cannot be imported."""
     modules: dict[str, Any] = sys.modules
     hidden = TELEMETRY not in modules
     if hidden:
         modules[TELEMETRY] = None  # what makes an import fail
     try:
-        return importlib.import_module("openvino")
+        yield
     finally:
         if hidden:
             del modules[TELEMETRY]
@@ -57,21 +66,29 @@ def configuration(precision: Precision) -> dict[str, Any]:
         "INFERENCE_PRECISION_HINT": ELEMENTS[precision],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "ENABLE_CPU_PINNING": False,
-        "SNIPPETS_MODE": "DISABLE" if precision == "fp32" else "ENABLE",
+        **(UNFUSED if precision == "fp32" else {}),
     }
 
 
 def compiled(
-    module: nn.Module, examples: Sequence[Tensor], precision: Precision, *, halved: bool = False
+    module: nn.Module,
+    examples: Sequence[Tensor],
+    precision: Precision,
+    *,
+    halved: bool = False,
+    change: Callable[[Any], Any] | None = None,
 ) -> Any:
     """`module(*examples)` as an openvino.CompiledModel for tensors of exactly these shapes.
 
     `halved` stores the weights as float16, finer than the bfloat16 in which they are computed.
+    `change` is done to the graph, an openvino.Model, before.
 
     Raises:
         InvalidInput: this processor does not compute in that precision.
     """
     graph = _converted(module, examples)
+    if change is not None:
+        graph = change(graph)
     if halved:
         compress = importlib.import_module("openvino._offline_transformations")
         compress.compress_model_transformation(graph)
@@ -103,7 +120,7 @@ class _Forwarding(io.BytesIO):
         return self._file.seek(offset, whence)
 
 
-def imported(kept: mmap, precision: Precision) -> tuple[Any, Any]:
+def imported(kept: mmap.mmap, precision: Precision) -> tuple[Any, Any]:
     """The program that `exported` wrote, and what must live as long as it.
 
     Raises:
@@ -111,7 +128,10 @@ def imported(kept: mmap, precision: Precision) -> tuple[Any, Any]:
     """
     content = np.frombuffer(kept, dtype=np.uint8)
     shared = runtime().Tensor(content, runtime().Shape(content.shape), runtime().Type.u8)
-    return core().import_model(shared, "CPU", configuration(precision)), shared
+    program = core().import_model(shared, "CPU", configuration(precision))
+    with suppress(AttributeError, OSError):  # its pages were copied, and are read again if needed
+        kept.madvise(mmap.MADV_DONTNEED)
+    return program, shared
 
 
 def _converted(module: nn.Module, examples: Sequence[Tensor]) -> Any:

@@ -123,25 +123,25 @@ class OpenVINONetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network.float()
-        self._calls, self._precision, self._identity = calls, precision, identity
-        self._weights = weights
+        self.calls, self.precision, self.identity = calls, precision, identity
+        self.weights = weights
         self._numbers = sum(parameter.numel() for parameter in network.parameters())
-        self._is_large = self._numbers >= LARGE
+        self.is_large = self._numbers >= LARGE
         self._programs: dict[tuple[str, object], Program] = {}  # by kind of call, and shapes
 
     @property
     def extra_bytes(self) -> int:
         """The weights in the programs, which torch knows nothing of."""
         whole = sum(kind != REUSE for kind, _ in self._programs)  # what reuses has few of them
-        return self._numbers * whole * (2 if self._precision == "bf16" else 4)
+        return self._numbers * whole * (2 if self.precision == "bf16" else 4)
 
     @property
     def reuses(self) -> bool:
         """Whether `keeping` and `reusing` can be called."""
-        return KEEP in self._calls
+        return KEEP in self.calls
 
     def forward(self, *arguments: Any) -> Tensor:
-        if self._is_large and self.reuses:  # one program of that size is enough
+        if self.is_large and self.reuses:  # one program of that size is enough
             return self.keeping(*arguments)[0]
         (output,) = self._computed(PLAIN, arguments)
         return output
@@ -158,10 +158,11 @@ class OpenVINONetwork(nn.Module):
 
     def _computed(self, kind: str, arguments: tuple[Any, ...]) -> list[Tensor]:
         """The results of one kind of call, part by part of the batch."""
-        named = self._calls[kind].tensors(*arguments)
+        named = self.calls[kind].tensors(*arguments)
         made = []
-        for rows, size in parts(len(named["x"]), 1 if self._is_large else LARGEST_BATCH):
+        for rows, size in parts(len(named["x"]), 1 if self.is_large else LARGEST_BATCH):
             part = {name: _padded(tensor[rows], size) for name, tensor in named.items()}
+            self.prepared_inputs(kind, part)
             inputs = [tensor.numpy() for tensor in part.values()]
             outputs = self._program(kind, part).request.infer(inputs, share_inputs=True).values()
             count = rows.stop - rows.start
@@ -174,35 +175,69 @@ class OpenVINONetwork(nn.Module):
         """What computes tensors of these names and shapes; made, or read, at the first call."""
         signature = tuple((name, str(t.dtype), tuple(t.shape)) for name, t in named.items())
         if (kind, signature) not in self._programs:
+            if self.is_large:  # another size of pictures: one program of a kind is enough to hold
+                self._programs = {k: v for k, v in self._programs.items() if k[0] != kind}
             self._programs[kind, signature] = self._prepared(kind, named, signature)
         return self._programs[kind, signature]
 
     def _prepared(self, kind: str, named: dict[str, Tensor], signature: object) -> Program:
-        self._weights = self._weights or weights_digest(self.network)
+        change = self.change_of(kind, named)
         key = program_key(
-            network=self._identity, weights=self._weights, call=kind, signature=signature,
-            precision=self._precision, openvino=version("openvino"),
+            network=self.identity, weights=self.known_weights(), call=kind, signature=signature,
+            precision=self.precision, openvino=version("openvino"),
+            change="" if change is None else change.identity,
         )  # fmt: skip
         if (kept := self._read(key)) is not None:
             return kept
         log.info("Preparing OpenVINO for batches of %d, once for this model.", len(named["x"]))
-        module = OfTensors(self._calls[kind].compute, tuple(named)).eval()
-        halved = self._is_large and self._precision == "bf16"
+        module = OfTensors(self.calls[kind].compute, tuple(named)).eval()
+        halved = self.is_large and self.precision == "bf16"
         with torch.inference_mode():
-            program = compiled(module, tuple(named.values()), self._precision, halved=halved)
+            program = compiled(
+                module,
+                tuple(named.values()),
+                self.precision,
+                halved=halved,
+                change=None if change is None else change.apply,
+            )
         write_program(key, partial(exported, program))
-        if self._is_large and (kept := self._read(key)) is not None:
+        if self.is_large and (kept := self._read(key)) is not None:
             return kept  # whose weights are pages of that file
         return Program(program.create_infer_request())
+
+    def known_weights(self) -> str:
+        """What determines the weights."""
+        self.weights = self.weights or weights_digest(self.network)
+        return self.weights
+
+    def prepared_inputs(self, kind: str, named: dict[str, Tensor]) -> None:
+        """What a program of that kind of call is about to be given."""
+
+    def change_of(self, kind: str, named: dict[str, Tensor]) -> Change | None:
+        """What is done to a graph before it is compiled for inputs like `named`."""
+        del kind, named
+        return None
+
+    def forget_programs(self) -> None:
+        """Whatever is computed next has its program read, or made, again."""
+        self._programs.clear()
 
     def _read(self, key: str) -> Program | None:
         kept = read_program(key)
         if kept is None:
             return None
         with suppress(RuntimeError):  # damaged, say: then it is made again
-            program, content = imported(kept, self._precision)
+            program, content = imported(kept, self.precision)
             return Program(program.create_infer_request(), content)
         return None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is done to a graph, an openvino.Model, and what determines it."""
+
+    identity: str
+    apply: Callable[[Any], Any]
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,12 @@ def weights_digest(network: nn.Module) -> str:
 
 
 def source_digest() -> str:
-    """sha256 of the code of all networks: a graph traced from other code is another program."""
+    """sha256 of the code that networks are made and traced by: from other code, other programs."""
     digest = hashlib.sha256()
-    for path in sorted(Path(models.__path__[0]).glob("*.py")):
-        digest.update(path.read_bytes())
+    package = Path(models.__path__[0]).parent
+    for folder in ("models", "acceleration", "generators"):
+        for path in sorted((package / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
@@ -78,7 +80,12 @@ def prune(max_bytes: int) -> None:
     with suppress(OSError):
         files = {path: path.stat() for path in programs_folder().iterdir()}
     total = sum(facts.st_size for facts in files.values())
-    for path in sorted(files, key=lambda path: files[path].st_mtime):
+
+    # one that alone is too large goes before all others, which it would drive out in vain
+    def first(path: Path) -> tuple[bool, float]:
+        return files[path].st_size <= max_bytes, files[path].st_mtime
+
+    for path in sorted(files, key=first):
         if total <= max_bytes:
             return
         with suppress(OSError):

@@ -9,6 +9,7 @@ from izograf.checkpoints.files import GUIDE, read_guide, read_weights
 from izograf.core.backends import choose_backend
 from izograf.core.devices import Placement, choose_placement
 from izograf.core.types import Generator
+from izograf.generators.calibration import calibrate
 from izograf.generators.registry import FAMILIES, TakesGuide
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import CardError, InvalidInput
@@ -46,6 +47,7 @@ def load_generator(
         raise CardError(f"The card of {card.name!r} is malformed: {error}.") from error
     if GUIDE in card.weights and isinstance(generator, TakesGuide):
         generator.take_guide(partial(read_guide, folder, card))
+    calibrate(generator)
     return generator, placement
 
 

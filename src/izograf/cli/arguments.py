@@ -44,5 +44,5 @@ ClassColumn = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, or fp16 on a GPU.")]
-Backend = Annotated[str, typer.Option(help="auto, eager, compile or openvino.")]
+Backend = Annotated[str, typer.Option(help="auto, eager, compile, openvino or openvino-int8.")]
 Json = Annotated[bool, typer.Option("--json", help="Print a JSON array on standard output.")]

@@ -6,7 +6,8 @@ generators, samplers and guidance never learn which one computes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -16,7 +17,7 @@ from izograf.schema.errors import InvalidInput
 if TYPE_CHECKING:
     from izograf.core.devices import Placement
 
-EAGER, OPENVINO = "eager", "openvino"
+EAGER, OPENVINO, OPENVINO_INT8 = "eager", "openvino", "openvino-int8"
 
 
 class Backend(Protocol):
@@ -59,7 +60,26 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class Calibrated(Protocol):
+    """A placed network that must see what it will be asked before it computes as it should."""
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether this machine has not seen it yet."""
+        ...
+
+    def calibrating(self) -> AbstractContextManager[None]:
+        """Inside the block it takes note of what it is asked."""
+        ...
+
+
 BACKENDS: Registry[Backend] = Registry("backend", package="izograf.acceleration")
+
+
+def uncalibrated(backend: str) -> str:
+    """The backend for a network that nobody calibrates, where `backend` computes the others."""
+    return OPENVINO if backend == OPENVINO_INT8 else backend
 
 
 def choose_backend(wanted: str, *, device: str, precision: str) -> str:

@@ -33,6 +33,7 @@ from izograf.engine.batching import batch_record, compose
 from izograf.engine.messages import WorkerSettings, WorkerState
 from izograf.engine.protocol import Cost, EnginePicture, OriginalFiles
 from izograf.engine.serving import Progress, Rendered, Verified, serve
+from izograf.generators.network import modules_of
 from izograf.generators.original import Original, brightness, prepare_original, read_plain
 from izograf.generators.registry import FAMILIES, weight_files
 from izograf.generators.render import (
@@ -179,11 +180,10 @@ def model_bytes(generator: Generator) -> int:
     """
     tensors: dict[int, int] = {}
     extra = 0
-    for value in vars(generator).values():
-        if isinstance(value, nn.Module):
-            for tensor in (*value.parameters(), *value.buffers()):
-                tensors[tensor.data_ptr()] = tensor.nbytes
-            extra += sum(getattr(module, "extra_bytes", 0) for module in value.modules())
+    for module in modules_of(generator):
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            tensors[tensor.data_ptr()] = tensor.nbytes
+        extra += getattr(module, "extra_bytes", 0)
     return sum(tensors.values()) + extra
 
 

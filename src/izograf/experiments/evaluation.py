@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from torch import Tensor
 from izograf.core.pixels import to_uint8
 from izograf.core.rng import derive_seed
 from izograf.core.storage import load_tensors, write_atomically
-from izograf.core.types import Condition, Generator
+from izograf.core.types import Condition, Generator, TextConditioned
+from izograf.data.captions import captions_of
 from izograf.data.dataset import ImageSet
 from izograf.metrics.agreement import class_agreement
 from izograf.metrics.evaluate import STANDARD_METRICS, Reference, score_features
@@ -28,8 +30,10 @@ from izograf.metrics.score import Score
 from izograf.models.classifier import build_classifier
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import CardError, DataError, InvalidInput, StorageError
+from izograf.schema.labels import LANGUAGES
 from izograf.schema.library import list_models
 from izograf.schema.options import OptionValue
+from izograf.schema.prompting import vocabulary_of
 
 MIN_SAMPLES = 4  # what a jackknife interval needs
 MIN_REAL = 2  # what a covariance needs
@@ -107,6 +111,25 @@ def asked_classes(card: ModelCard, data: ImageSet, count: int) -> Tensor | None:
     return match_classes(card, data)[ordered[steps]]
 
 
+def asked_prompts(card: ModelCard, data: ImageSet, count: int, *, seed: int) -> list[str] | None:
+    """Captions of `count` of the pictures, spread evenly over them.
+
+    In both languages by turns for a model trained here, in English for a checkpoint of another
+    program; None for a model that reads no prompts. To be compared with the pictures they
+    describe, as a text model's Frechet distance usually is.
+    """
+    if "text" not in card.conditions:
+        return None
+    captions = captions_of(data)
+    languages = LANGUAGES if vocabulary_of(card) is not None else LANGUAGES[:1]
+    rng = random.Random(derive_seed(seed, "evaluation prompts"))
+    spread = [(number * len(captions)) // count for number in range(count)]
+    return [
+        captions.caption(index, rng, languages[number % len(languages)])
+        for number, index in enumerate(spread)
+    ]
+
+
 def sample_many(
     generator: Generator,
     class_ids: Tensor | None,
@@ -115,14 +138,21 @@ def sample_many(
     seed: int,
     options: Mapping[str, OptionValue],
     on_progress: Callable[[int, int], None],
+    prompts: Sequence[str] | None = None,
 ) -> Tensor:
-    """`count` samples, uint8 [N,3,H,W]; sample i has a seed derived from `seed` and i."""
+    """`count` samples, uint8 [N,3,H,W]; sample i has a seed derived from `seed` and i.
+
+    They are asked for by class, by one prompt each, or, without either, for nothing in particular.
+    """
     pictures = []
     for start in range(0, count, SAMPLING_BATCH):
         stop = min(count, start + SAMPLING_BATCH)
         seeds = [derive_seed(seed, "evaluation", index) for index in range(start, stop)]
-        ids = None if class_ids is None else class_ids[start:stop]
-        images = generator.sample(Condition(class_ids=ids), seeds, options=options)
+        if prompts is not None and isinstance(generator, TextConditioned):
+            condition = generator.text_condition(prompts[start:stop])
+        else:
+            condition = Condition(class_ids=None if class_ids is None else class_ids[start:stop])
+        images = generator.sample(condition, seeds, options=options)
         pictures.append(to_uint8(images))
         on_progress(stop, count)
     return torch.cat(pictures)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from izograf.checkpoints.files import GUIDE
+from izograf.core.backends import uncalibrated
 from izograf.core.config import config_from_json
 from izograf.core.devices import Placement
 from izograf.core.rng import Seed, SeededNoise
@@ -85,7 +86,7 @@ class DiffusionGenerator:
                 network = build_network(
                     self.card,
                     self._read_guide(),
-                    self._placement,
+                    replace(self._placement, backend=uncalibrated(self._placement.backend)),
                     image_size=self.codec.shape[-1],
                 )
             self._guide = Denoiser(network, self.denoiser.precondition)

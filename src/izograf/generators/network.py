@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,26 @@ from izograf.core.devices import Placement
 from izograf.models.registry import NETWORKS
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import CardError
+
+PACKAGE = "izograf."
+
+
+def modules_of(generator: object) -> Iterator[nn.Module]:
+    """Every module of a generator and of the generators it is made of, each once."""
+    seen: set[int] = set()
+    waiting: list[object] = [generator]
+    while waiting:
+        thing = waiting.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, nn.Module):
+            yield thing
+            waiting += [module for module in thing.modules() if module is not thing]
+        elif isinstance(thing, list | tuple):
+            waiting += thing
+        elif type(thing).__module__.startswith(PACKAGE):
+            waiting += getattr(thing, "__dict__", {}).values()
 
 
 def build_network(

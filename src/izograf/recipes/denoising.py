@@ -20,7 +20,7 @@ from izograf.diffusion.precondition import PRECONDITIONERS, Preconditioner
 from izograf.diffusion.reuse import can_reuse
 from izograf.generators.autoencoder import PREFIX, described_codec
 from izograf.generators.diffusion import DiffusionGenerator
-from izograf.generators.diffusion_options import diffusion_options
+from izograf.generators.diffusion_options import diffusion_options, fast_preset
 from izograf.models.registry import NETWORKS
 from izograf.objectives.denoising import DenoisingObjective
 from izograf.objectives.noise import NOISE_LAWS, WEIGHTINGS, NoiseLaw, UniformTable
@@ -94,9 +94,10 @@ def denoising_job(
         variance=_variance_bound(shape, noise_law),
         class_dropout=chosen.class_dropout or 0.0,
     )
+    conditional = bool(request.train.classes) or prompts is not None
     options = partial(
         diffusion_options,
-        conditional=bool(request.train.classes) or prompts is not None,
+        conditional=conditional,
         classes=[label.name for label in request.train.classes if prompts is None],
         table=isinstance(noise_law, UniformTable),
         reuses=can_reuse(built),
@@ -109,6 +110,7 @@ def denoising_job(
         family="diffusion",
         network={"name": network, "config": config_to_json(shape)},
         options=options(),
+        fast=fast_preset(conditional=conditional),
         sampling=sampling,
         parents=parents,
         summary=f"{summary}, {request.image_size} px",

@@ -36,14 +36,18 @@ class Prompts:
     Attributes:
         card: the encoder's.
         captions: of the pictures to train on.
+        copies: how many of these are copies of others.
     """
 
     card: ModelCard
     reader: Reader
     captions: CaptionSource
+    copies: int = 0
 
     @classmethod
-    def open(cls, name: str, request: RunRequest, placement: Placement) -> Prompts:
+    def open(
+        cls, name: str, request: RunRequest, placement: Placement, *, copies: int = 0
+    ) -> Prompts:
         """The text encoder called `name`, or in the folder `name`.
 
         Raises:
@@ -64,7 +68,7 @@ class Prompts:
             )
         words = card.sampling.get("vocabulary")
         reader = read_reader(card, card.network, words, read_weights(folder, card), placement)
-        return cls(card, reader, captions_of(request.train))
+        return cls(card, reader, captions_of(request.train), copies)
 
     def adapted(self, config: Any) -> Any:
         """A denoiser's config with the prompt in place of classes."""
@@ -80,6 +84,11 @@ class Prompts:
             conditions=("text",),
             classes=(),
             sampling={**card.sampling, "text": text},
+            data={
+                **card.data,
+                "num_train": card.data["num_train"] - self.copies,
+                "num_copies": self.copies,
+            },
             recipe={**card.recipe, "text_encoder": self.card.name},
             parents=(*card.parents, parent_of(self.card)),
         )

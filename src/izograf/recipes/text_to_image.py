@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from izograf.data.enrich import enriched
 from izograf.diffusion.precondition import PRECONDITIONERS
 from izograf.recipes.denoising import DEFAULTS, TAKES, denoising_job
 from izograf.recipes.diffusion_unet import WIDTH, unet_config
@@ -26,13 +27,16 @@ PAPER = "Rombach et al. 2022 (arXiv:2112.10752), in pixels; rectified flow after
 def text_to_image(request: RunRequest) -> Job:
     """`--text-encoder` is a model of the recipe `clip`; it stays as it is.
 
-    The model holds a copy of it. `--init-from` a `diffusion-unet` of the same shape saves most of
-    the time: what the pictures look like is learned already, and only the words are new.
+    The model holds a copy of it. Rare pictures count several times (`data.enrich`). `--init-from`
+    a `diffusion-unet` of the same shape saves most of the time: what the pictures look like is
+    learned already, and only the words are new.
     """
+    given, request = request, replace(request, train=enriched(request.train))
     prompts = Prompts.open(
         request.hyperparameters.text_encoder or "",
         request,
         request.hyperparameters.placement(width=WIDTH),
+        copies=len(request.train) - len(given.train),
     )
     return denoising_job(
         request,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from izograf.schema.errors import CardError, InvalidInput
 from izograf.schema.labels import ClassLabel
-from izograf.schema.options import OptionSpec
+from izograf.schema.options import OptionSpec, OptionValue
 
 CARD_VERSION = 1
 Json = Mapping[str, Any]
@@ -33,6 +33,8 @@ class ModelCard:
         conditions: kinds of condition accepted, from `class text image mask attributes`.
         classes: the classes, in the order of the network's class indices.
         options: what may be chosen when sampling.
+        fast: option -> value, of those options that make pictures faster at a small cost in
+            quality, which was measured.
         sampling: fixed facts the family needs to sample (preconditioner, sigma range, ...).
         data: dataset name, licence as its source states it, counts, resize filter.
         recipe: recipe name, paper, every hyper-parameter, images seen, seconds, machine class.
@@ -50,6 +52,7 @@ class ModelCard:
     conditions: tuple[str, ...] = ()
     classes: tuple[ClassLabel, ...] = ()
     options: tuple[OptionSpec, ...] = ()
+    fast: Mapping[str, OptionValue] = field(default_factory=dict)
     sampling: Json = field(default_factory=dict)
     data: Json = field(default_factory=dict)
     recipe: Json = field(default_factory=dict)
@@ -72,6 +75,19 @@ class ModelCard:
     def edits(self) -> bool:
         """Whether its pictures can begin with one that is given."""
         return any(option.of_a_picture for option in self.options)
+
+    def faster(self, given: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
+        """The options of the fast preset under those that were given.
+
+        Raises:
+            InvalidInput: the model has no such preset.
+        """
+        if not self.fast:
+            raise InvalidInput(
+                f"{self.name} has no fast preset: fewer num_inference_steps are what makes it "
+                "faster, as far as it offers them."
+            )
+        return {**self.fast, **given}
 
     def require_editing(self) -> None:
         """
@@ -127,13 +143,25 @@ class ModelCard:
         if unknown := sorted(set(raw) - known):
             raise CardError(f"{source} has unknown fields: {', '.join(unknown)}.")
         try:
-            return cls(**{key: _field(key, value) for key, value in raw.items()})
+            card = cls(**{key: _field(key, value) for key, value in raw.items()})
+            return replace(card, fast=_preset(card))
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise CardError(f"{source} is malformed: {error}.") from error
 
 
+def _preset(card: ModelCard) -> dict[str, OptionValue]:
+    """The fast preset with every value as its option has it."""
+    specs = {spec.name: spec for spec in card.options}
+    if unknown := sorted(set(card.fast) - set(specs)):
+        raise ValueError(f"its fast preset has no option {unknown[0]!r}")
+    try:
+        return {name: specs[name].parse(value) for name, value in card.fast.items()}
+    except InvalidInput as error:
+        raise ValueError(f"its fast preset is wrong: {error}") from error
+
+
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
-    "name": str, "family": str, "network": dict, "image_size": int, "sampling": dict,
+    "name": str, "family": str, "network": dict, "image_size": int, "fast": dict, "sampling": dict,
     "data": dict, "recipe": dict, "energy": dict, "weights": dict, "summary": str, "notes": str,
     "licence": str, "task": str, "version": int,
 }  # fmt: skip

@@ -18,6 +18,7 @@ from izograf.schema.errors import CardError, IzografError, NotFound, UnsafeFile
 
 CARD = "card.json"
 DEFAULT_UPSCALER = "upscaler"
+DEFAULT_TEXT_MODEL = "scenes-text"
 SAMPLES = "samples.png"  # pictures edge to edge: a row for each class of the card, seeds from 0
 ZOO = Path(__file__).resolve().parent.parent / "zoo"
 # A file that marks another program's checkpoint -> the module whose `adopted` makes a card for it.
@@ -57,15 +58,20 @@ def list_models() -> list[Listed]:
 
 
 def default_text_model() -> str:
-    """The name of the first model that draws what a prompt says.
+    """The model that draws what a prompt says where none is named: the bundled one, or another.
 
     Raises:
         NotFound: there is none.
     """
-    for listed in list_models():
-        card = listed.card
-        if card is not None and card.task == "generate" and "text" in card.conditions:
-            return listed.name
+    names = [
+        listed.name
+        for listed in list_models()
+        if listed.card is not None
+        and listed.card.task == "generate"
+        and "text" in listed.card.conditions
+    ]
+    if names:
+        return DEFAULT_TEXT_MODEL if DEFAULT_TEXT_MODEL in names else names[0]
     raise NotFound(
         "There is no model that reads prompts yet: train one with `izograf train text-to-image`, "
         "or name a Stable Diffusion checkpoint with --model."

@@ -99,6 +99,11 @@ class OptionSpec:
             return f"at most {self.maximum:g}"
         return f"from {self.minimum:g} to {self.maximum:g}"
 
+    def clamped(self, value: float) -> float:
+        """The number the option allows that is nearest to `value`."""
+        low = value if self.minimum is None else max(value, self.minimum)
+        return low if self.maximum is None else min(low, self.maximum)
+
     def to_json(self) -> dict[str, object]:
         out: dict[str, object] = {"name": self.name, "kind": self.kind, "default": self.default}
         optional = {

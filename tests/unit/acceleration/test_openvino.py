@@ -140,10 +140,52 @@ def test_a_precision_the_processor_lacks_is_refused(monkeypatch: pytest.MonkeyPa
         conversion.compiled(nn.Identity(), [torch.ones(1)], "bf16")
 
 
+@with_openvino
+def test_a_large_network_is_computed_one_by_one_from_its_file(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With weights of half the size, which bfloat16 bears."""
+    placement = Placement("cpu", "bf16", OPENVINO)
+    wide = 1 + torch.rand(4096, generator=torch.Generator().manual_seed(0))
+
+    def placed(identity: str) -> nn.Module:
+        return BACKENDS[OPENVINO].place(
+            Wide(wide), placement, kind="generator", identity=identity, weights="known"
+        )
+
+    z = torch.arange(3.0).expand(4096, 3).T.contiguous()
+    small = placed("small")(z, Condition())
+    monkeypatch.setattr(module, "LARGE", 4096)
+    network = placed("large")
+    large = network(z, Condition())
+    torch.testing.assert_close(large, small, rtol=2**-10, atol=0)  # float16's rounding
+    assert network.extra_bytes == 4096 * 2, "one program of one row serves a batch of three"
+    sizes = sorted(path.stat().st_size for path in cache.iterdir())
+    assert len(sizes) == 3, "batches of 1 and 2, and the large one's"
+    assert sizes[1] - sizes[0] > 4096, "half the numbers"
+    monkeypatch.setattr(module, "weights_digest", lambda _: pytest.fail("its weights are known"))
+    assert torch.equal(placed("large")(z, Condition()), large)
+
+
+class Wide(nn.Module):
+    """A generator with many weights: (z [B,N], Condition) -> z w."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, z: Tensor, condition: Condition) -> Tensor:
+        del condition
+        return z * self.weight
+
+
 TELEMETRY = """
 import sys
 from izograf.acceleration.conversion import runtime
+from izograf.acceleration.int8 import quantiser
+from izograf.core.backends import BACKENDS, OPENVINO_INT8
 runtime()
+BACKENDS[OPENVINO_INT8].missing() or quantiser()
 sent = [name for name in sys.modules if name.startswith("openvino_telemetry")]
 assert not sent, sent
 assert "openvino" in sys.modules

@@ -13,10 +13,9 @@ import pytest
 SHARED = ("common", "subjects", "quality_plots", "quality_results")
 
 
-def quick(script: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, str(script), "--quick", "--json"], capture_output=True, text=True
-    )
+def quick(script: Path, *more: str) -> dict[str, Any]:
+    command = [sys.executable, str(script), "--quick", "--json", *more]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
     assert {"processor", "threads", "torch", "diffusers"} <= set(told["machine"])
@@ -29,7 +28,7 @@ def test_every_script_is_tested_and_described(benchmarks: Path) -> None:
     scripts = {path.stem for path in benchmarks.glob("*.py")} - set(SHARED)
     assert scripts == {
         "sampling", "training", "startup", "attention", "service", "backbones", "quality",
-        "prompts", "students",
+        "prompts", "students", "text_to_image", "accelerations",
     }  # fmt: skip
     text = (benchmarks / "README.md").read_text(encoding="utf-8")
     assert all(f"{name}.py" in text for name in scripts)
@@ -37,6 +36,31 @@ def test_every_script_is_tested_and_described(benchmarks: Path) -> None:
 
 def test_attention(benchmarks: Path) -> None:
     quick(benchmarks / "attention.py")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # beside other programs
+def test_text_to_image(benchmarks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    monkeypatch.setenv("IZOGRAF_CACHE", str(tmp_path))
+    told = quick(benchmarks / "text_to_image.py", "--rounds", "1")
+    (ladder, memory) = told["tables"].values()
+    assert [row["setting"] for row in ladder][:2] == ["diffusers", "bf16"]
+    work = {row["setting"]: row["network"] for row in ladder}
+    assert work["bf16"] == 51
+    assert work["guidance interval"] == 16, "12 of 20 steps guided, and half of it for the others"
+    assert work["--fast"] < work["reuse"] < work["default"] == 20
+    assert memory[0]["MB"] > 100
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # beside other programs
+def test_accelerations(benchmarks: Path, pictures: Path) -> None:
+    told = quick(benchmarks / "accelerations.py", "--data", str(pictures), "--num-samples", "8")
+    (rows,) = told["tables"].values()
+    assert rows[0]["setting"] == "float32, torch"
+    assert 0 < rows[1]["levels"] < 5
 
 
 def test_students(benchmarks: Path) -> None:

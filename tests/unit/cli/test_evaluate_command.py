@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from izograf.data.dataset import load_images
+from izograf.experiments import evaluation
+from izograf.schema.library import read_card
+
 QUICK = (
     "--extractor",
     "random-conv",
@@ -107,6 +111,34 @@ def test_diffusion_options_reach_the_sampler_and_the_score(izograf, trained, pic
     assert outcome.code == 0, outcome.err
     sampling = json.loads(outcome.out)[0]["sampling"]
     assert sampling == {"num_inference_steps": 2, "guidance_scale": 1.0}
+
+
+def test_a_model_that_reads_prompts_is_asked_with_captions(izograf, trained, pictures) -> None:
+    """Of the pictures it is compared with, in both languages; not for nothing in particular."""
+    model, few = trained("text-to-image"), ("--steps", 2, "--json")
+    outcome = izograf("evaluate", model, "--data", pictures, *QUICK, *few)
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)[0]["asked"] == "captions of the training pictures"
+    train = load_images([pictures], 16, split="train")
+    prompts = evaluation.asked_prompts(read_card(model), train, 40, seed=0)
+    assert prompts is not None
+    russian = [any("а" <= letter <= "я" for letter in prompt.lower()) for prompt in prompts]
+    assert russian == [False, True] * 20
+    about_sea = [any(word in p.lower() for word in ("sea", "ocean", "мор", "океан", "вод", "water"))
+                 for p in prompts]  # fmt: skip
+    assert sum(about_sea[20:]) > 10 > sum(about_sea[:20])
+    assert evaluation.asked_prompts(read_card(trained("dcgan")), train, 4, seed=0) is None
+
+
+def test_the_fast_preset_can_be_measured(izograf, trained, pictures) -> None:
+    model = trained("diffusion-unet")
+    outcome = izograf(
+        "evaluate", model, "--data", pictures, *QUICK, "--fast", "--steps", 2, "--json"
+    )
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)[0]["sampling"] == {
+        **read_card(model).fast, "num_inference_steps": 2,
+    }  # fmt: skip
 
 
 def write(folder, classes: dict[str, int]) -> None:

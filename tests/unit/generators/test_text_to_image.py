@@ -15,6 +15,8 @@ from izograf.checkpoints.files import read_weights
 from izograf.checkpoints.load import load_generator
 from izograf.core.devices import Placement
 from izograf.core.types import TextConditioned
+from izograf.engine.worker import model_bytes
+from izograf.generators.network import modules_of
 from izograf.generators.ranking import Ranks, best, ranking
 from izograf.generators.registry import TakesGuide
 from izograf.generators.render import Picture, read_png, render, save_png, verify
@@ -46,6 +48,15 @@ def model(folder: Path) -> TextToImageGenerator:
         for parameter in network.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     return generator
+
+
+def test_its_memory_is_that_of_the_denoiser_and_of_the_reader(model: TextToImageGenerator) -> None:
+    kinds = {type(module).__name__ for module in modules_of(model)}
+    assert {"UNet", "Clip"} <= kinds
+    stored = sum(tensor.nbytes for tensor in model.reader.clip.parameters())
+    network = model._inner.denoiser.network  # type: ignore[attr-defined]
+    stored += sum(tensor.nbytes for tensor in network.parameters())
+    assert model_bytes(model) >= stored > 0
 
 
 def request_for(model: TextToImageGenerator, prompt: str, count: int, **chosen: Any) -> Any:

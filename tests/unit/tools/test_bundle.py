@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,15 @@ def test_samples_are_a_row_for_each_class_edge_to_edge(quick_model: Path) -> Non
     with Image.open(quick_model / SAMPLES) as sheet:
         assert sheet.size == (5 * card.image_size, len(card.classes) * card.image_size)
         assert sheet.mode == "RGB"
+
+
+def test_samples_of_a_text_model_are_a_row_of_prompts(trained, tmp_path: Path) -> None:
+    folder = shutil.copytree(trained("text-to-image"), tmp_path / "text")
+    done = bundle("--samples-only", "--device", "cpu", str(folder))
+    assert done.returncode == 0, done.stderr
+    size = read_card(folder).image_size
+    with Image.open(folder / SAMPLES) as sheet:
+        assert sheet.size == (5 * size, size)
 
 
 def test_a_run_is_not_bundled_without_saying_what_is_not_good(quick_model: Path) -> None:

@@ -21,6 +21,8 @@ from izograf.cli.arguments import Json
 EXTRAS = {
     "tensorboard": ("tensorboard", "izograf train --tensorboard"),
     "openvino": ("openvino", "pictures several times faster on a CPU"),
+    "int8": ("nncf", "--backend openvino-int8"),
+    "stable-diffusion": ("diffusers", "Stable Diffusion checkpoints"),
 }
 LOW_DISK_BYTES = 2e9
 LOW_MEMORY_BYTES = 2e9

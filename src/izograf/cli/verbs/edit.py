@@ -12,6 +12,7 @@ from izograf.cli.arguments import Backend, Device, Json, Precision
 from izograf.cli.drawing import (
     AnyModel,
     Attributes,
+    Fast,
     Guidance,
     Negative,
     Options,
@@ -70,6 +71,7 @@ def edit(
     guidance: Guidance = None,
     sampler: Sampler = None,
     options: Options = None,
+    fast: Fast = False,
     device: Device = "auto",
     precision: Precision = "auto",
     backend: Backend = "auto",
@@ -93,7 +95,7 @@ def edit(
         raise InvalidInput(f"Say what the picture should show: --class, one of {names}.")
     else:
         condition = {"type": "none"}
-    given = given_options(steps, guidance, sampler, options)
+    given = given_options(card, steps, guidance, sampler, options, fast=fast)
     if strength is not None:
         given["strength"] = strength
     original = read_original(card, picture, mask)

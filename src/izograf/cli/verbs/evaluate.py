@@ -11,7 +11,7 @@ import typer
 
 from izograf.cli.app import app
 from izograf.cli.arguments import Backend, ClassColumn, Data, Device, Json, Precision, parse_count
-from izograf.cli.drawing import Guidance, Options, Sampler, Steps, given_options
+from izograf.cli.drawing import Fast, Guidance, Options, Sampler, Steps, given_options
 from izograf.schema.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def evaluate(
     guidance: Guidance = None,
     sampler: Sampler = None,
     options: Options = None,
+    fast: Fast = False,
     record: Annotated[
         bool, typer.Option("--record", help="Write the scores into the model's card.")
     ] = False,
@@ -72,13 +73,13 @@ def evaluate(
     from izograf.experiments import evaluation
     from izograf.metrics.evaluate import STANDARD_METRICS
     from izograf.metrics.registry import METRICS
-    from izograf.schema.library import CARD, find_model
+    from izograf.schema.library import CARD, find_model, read_card
 
     count = parse_count(num_samples)
-    given = given_options(steps, guidance, sampler, options)
     metrics = [name for name in metric or STANDARD_METRICS if METRICS[name]]
     configure_threads()
     folder = find_model(model)
+    given = given_options(read_card(folder), steps, guidance, sampler, options, fast=fast)
     judge_folder = _judge_folder(judge, needed=extractor == "judge" and extractor_weights is None)
     measuring = evaluation.extractor_for(extractor, extractor_weights, judge_folder)
     generator, placement = load_generator(
@@ -96,13 +97,15 @@ def evaluate(
         )  # fmt: skip
     evaluation.check_counts(count, train, held_out)
     asked = evaluation.asked_classes(card, train, count)
+    prompts = evaluation.asked_prompts(card, train, count, seed=seed)
     fitting = evaluation.fitting_judge(judge_folder, card) if judge_folder else None
     if judge is not None and fitting is None:
         raise InvalidInput(f"The judge {judge} does not know exactly the classes of {card.name}.")
     with counting_progress("generating") as progress:
         samples = evaluation.sample_many(
-            generator, asked, count, seed=seed, options=given, on_progress=progress
-        )
+            generator, asked, count, seed=seed, options=given, on_progress=progress,
+            prompts=prompts,
+        )  # fmt: skip
     result = evaluation.evaluate(
         card,
         samples,
@@ -119,6 +122,7 @@ def evaluate(
         entry
         | {
             "sampling": dict(given),
+            **({} if prompts is None else {"asked": "captions of the training pictures"}),
             "precision": placement.precision,
             "backend": describe_backend(placement.backend),
         }

@@ -15,6 +15,7 @@ from izograf.cli.drawing import (
     AnyModel,
     Attributes,
     Classes,
+    Fast,
     Guidance,
     Model,
     Negative,
@@ -40,13 +41,16 @@ SHEET_COLUMNS = 8
 
 @app.command()
 def generate(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="A .png file for one picture, else a folder.")
-    ],
     prompt: Annotated[
         str | None,
         typer.Argument(help="What the pictures show, in English or Russian; needs a text model."),
     ] = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="A .png file for one picture, else a folder. Default: here."
+        ),
+    ] = Path(),
     model: AnyModel = None,
     negative: Negative = "",
     attributes: Attributes = None,
@@ -71,6 +75,7 @@ def generate(
     guidance: Guidance = None,
     sampler: Sampler = None,
     options: Options = None,
+    fast: Fast = False,
     device: Device = "auto",
     precision: Precision = "auto",
     backend: Backend = "auto",
@@ -80,11 +85,11 @@ def generate(
     """Generate pictures: same request, same machine, same pixels."""
     if upscale is not None:
         check_factor(upscale)
-    given = given_options(steps, guidance, sampler, options)
     towards: dict[str, int | str] = {} if to_seed is None else {"seed": to_seed}
     towards |= {} if to_class is None else {"class": to_class}
     has_text = prompt is not None or bool(attributes)
     name, card = named_model(model, has_text=has_text)
+    given = given_options(card, steps, guidance, sampler, options, fast=fast)
     if has_text:
         conditions = [text_condition(card, prompt or "", classes, negative, attributes, style)]
     elif negative or style or best_of is not None:
@@ -117,6 +122,7 @@ def sheet(
     guidance: Guidance = None,
     sampler: Sampler = None,
     options: Options = None,
+    fast: Fast = False,
     device: Device = "auto",
     precision: Precision = "auto",
     backend: Backend = "auto",
@@ -134,7 +140,7 @@ def sheet(
 
     refuse_other_format(output)
     card = read_card(find_model(model))
-    given = given_options(steps, guidance, sampler, options)
+    given = given_options(card, steps, guidance, sampler, options, fast=fast)
     requests = [
         resolve_request(card, GenerationRequest(model, condition, columns, seed, given))
         for condition in class_conditions(card, None)

@@ -45,7 +45,9 @@ def serve(
     ] = None,
     backend: Annotated[
         str | None,
-        typer.Option(help="auto, eager, compile or openvino. [auto]", show_default=False),
+        typer.Option(
+            help="auto, eager, compile, openvino or openvino-int8. [auto]", show_default=False
+        ),
     ] = None,
     login: Annotated[
         str | None,

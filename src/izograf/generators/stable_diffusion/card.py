@@ -29,6 +29,10 @@ FAMILY = "stable-diffusion"
 CHECKPOINT, CONFIG, LORAS = "checkpoint", "config", "loras"  # in `card.sampling`
 STEPS = 20
 GUIDANCE, GUIDANCE_XL = 7.5, 5.0
+FAST = {INTERVAL: 2, "guidance_low": 1.2}
+"""Deep layers at every second step, and no guidance at the last 8 of 20: there it no longer decides
+what is drawn (Castillo et al. 2023, "Adaptive Guidance", arXiv:2312.12487).
+"""
 LARGEST_SIDE, TILE = 4096, 1024
 HIGHEST_LEVEL = 10_000.0  # above that of a table whose last timestep has no signal, 4096
 _COMMON = (
@@ -58,6 +62,7 @@ def checkpoint_card(checkpoint: Checkpoint, name: str, *, loras: Sequence[Lora] 
         image_size=checkpoint.image_size,
         conditions=("text",),
         options=card_options(checkpoint),
+        fast=FAST,
         sampling={
             CHECKPOINT: str(checkpoint.single or checkpoint.folder),
             **({CONFIG: str(checkpoint.folder)} if checkpoint.single else {}),

@@ -11,7 +11,12 @@ from pathlib import Path
 from izograf import __version__
 from izograf.core.devices import cache_folder
 from izograf.core.storage import write_atomically
-from izograf.generators.stable_diffusion.card import checkpoint_card, model_name
+from izograf.generators.stable_diffusion.card import (
+    FAST,
+    card_options,
+    checkpoint_card,
+    model_name,
+)
 from izograf.generators.stable_diffusion.checkpoint import Checkpoint, read_checkpoint
 from izograf.generators.stable_diffusion.lora import Lora
 from izograf.schema.card import ModelCard
@@ -77,5 +82,6 @@ def _stamp(checkpoint: Checkpoint) -> str:
         [name, file.stat().st_size, file.stat().st_mtime_ns]
         for name, file in checkpoint.files.items()
     ]
-    stated = [str(checkpoint.folder), dict(checkpoint.scheduler), __version__, facts]
+    offered = [option.to_json() for option in card_options(checkpoint)]
+    stated = [str(checkpoint.folder), dict(checkpoint.scheduler), __version__, facts, offered, FAST]
     return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()[:16]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +109,13 @@ def load_networks(
 
 
 def identity_of(checkpoint: Checkpoint) -> str:
-    """What determines the networks besides their weights."""
-    return json.dumps([dict(checkpoint.unet), dict(checkpoint.vae)], sort_keys=True)
+    """What determines the networks besides their weights: shapes, and who reads them."""
+    versions = {}
+    for package in ("diffusers", "peft"):
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    shapes = [dict(checkpoint.unet), dict(checkpoint.vae)]
+    return json.dumps([*shapes, versions], sort_keys=True)
 
 
 def _placed(

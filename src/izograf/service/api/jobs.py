@@ -167,7 +167,10 @@ def request_of(
             style=asked.style,
             presets=usable_styles()[0],
         ).condition
-    return GenerationRequest(order.model, condition, order.num_images, seed, order.options, towards)
+    options = order.options
+    if order.fast:
+        options = service.catalogue.card(order.model).faster(options)
+    return GenerationRequest(order.model, condition, order.num_images, seed, options, towards)
 
 
 def owner_asked_for(identity: Identity, owner: str | None) -> str | None:

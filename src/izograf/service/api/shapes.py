@@ -67,6 +67,7 @@ class JobOrder(Sent):
     options: dict[str, Value] = Field(
         default_factory=dict, description="see `options_schema` of the model"
     )
+    fast: bool = Field(False, description="the model's fast preset, under the options given")
     towards: Towards | None = None
 
 

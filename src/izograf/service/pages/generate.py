@@ -41,6 +41,7 @@ def show_form(request: Request, service: Running, identity: Viewer) -> Response:
     elif FILLED & query.keys():
         typed = composer.typed_in(query)
         typed = replace(typed, options={}) if "reset" in query else typed
+        typed = composer.faster(service, typed) if "fast" in query else typed
         typed = replace(typed, seed="") if "dice" in query else typed
     else:
         typed = _typed_before(service, identity, query.get("job"), keep="keep" in query)

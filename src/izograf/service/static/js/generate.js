@@ -126,14 +126,16 @@ function tellChanges() {
   form.querySelector("[data-more-summary]").textContent = text;
 }
 
-function reset() {
+/** The options that `preset` names get its values, the others their defaults. */
+function choose(preset) {
   for (const option of form.querySelectorAll(".option")) {
+    const chosen = (field) => String(preset[field.name.slice(7)] ?? option.dataset.default);
     for (const field of option.querySelectorAll("input[type=number], select")) {
-      field.value = option.dataset.default;
+      field.value = chosen(field);
       field.dispatchEvent(new Event("input", { bubbles: true }));
     }
     for (const field of option.querySelectorAll("input[type=radio], input[type=checkbox]")) {
-      field.checked = field.value === option.dataset.default;
+      field.checked = field.value === chosen(field);
     }
   }
   tellChanges();
@@ -187,10 +189,12 @@ document.addEventListener("drop", (event) => {
 if (form) {
   addSliders(form);
   form.querySelector("[aria-invalid=true]")?.focus();
-  form.querySelector("[data-reset]")?.addEventListener("click", (event) => {
-    event.preventDefault();
-    reset();
-  });
+  for (const button of form.querySelectorAll("[data-preset]")) {
+    button.addEventListener("click", (event) => {
+      event.preventDefault();
+      choose(JSON.parse(button.dataset.preset));
+    });
+  }
   form.addEventListener("submit", (event) => {
     if (event.submitter && !event.submitter.matches("[data-submit]")) return;
     event.preventDefault();
