@@ -35,7 +35,6 @@ scan --data file.txt
 scan --data broken.zip
 scan --data evil.pt
 scan --data {data} --data nowhere
-generate
 generate -o
 generate -o out -m
 generate -o out -m nonsense
