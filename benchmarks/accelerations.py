@@ -136,7 +136,9 @@ def main(options: argparse.Namespace) -> int:
     asked = evaluation.asked_classes(card, train, options.num_samples)
     draw = Drawing(asked, options.num_samples)
     backend = EAGER if BACKENDS[OPENVINO].missing() else OPENVINO
-    chosen = list(settings(card, backend))[: 3 if options.quick else None]
+    first, *others = settings(card, backend)
+    others = [each for each in others if any(part in each.name for part in options.only)]
+    chosen = [first, *others][: 3 if options.quick else None]
     stride = max(1, options.num_samples // options.num_exact)
     exact: Tensor | None = None
     table = Table(
@@ -180,6 +182,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--judge", default="scenes-judge")
     add("--num-samples", type=int, default=2_500)
     add("--num-exact", type=int, default=250, help="of which those in float32 are drawn")
+    add("--only", nargs="+", default=[""], help="settings with these words in their names")
     add("--quick", action="store_true", help="only show that it runs")
     add("--json", action="store_true", help="print one JSON object")
     return parser.parse_args(arguments)
