@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from izograf.schema.errors import CardError, IzografError, NotFound, UnsafeFile
 CARD = "card.json"
 DEFAULT_UPSCALER = "upscaler"
 DEFAULT_TEXT_MODEL = "scenes-text"
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 SAMPLES = "samples.png"  # pictures edge to edge: a row for each class of the card, seeds from 0
 ZOO = Path(__file__).resolve().parent.parent / "zoo"
 # A file that marks another program's checkpoint -> the module whose `adopted` makes a card for it.
@@ -105,6 +107,11 @@ def find_model(name: str) -> Path:
         raise NotFound(f"There is no model in {name}: a folder with {CARD} was expected.")
     if not known:
         raise NotFound(f"Unknown model {name!r}: there are no models yet; give a model's folder.")
+    if HUB_NAME.fullmatch(name):
+        raise NotFound(
+            f"There is no model {name} here: if it is a Stable Diffusion checkpoint of the Hugging "
+            f"Face hub, `izograf import {name}` downloads it."
+        )
     raise NotFound(f"{unknown_model(name, known)} Give a name or the folder of a model.")
 
 

@@ -198,3 +198,10 @@ def test_existing_files_are_kept(generate: Callable[..., Any], here: Path) -> No
     assert outcome.code != 0
     assert "sea-best-1.png exists already" in outcome.err
     assert (here / "out" / "sea-best-1.png").read_text() == "mine"
+
+
+def test_a_name_of_the_hub_is_not_downloaded_unasked_and_says_how(refused) -> None:
+    sentence = refused(
+        "generate", "a hare", "-m", "CompVis/stable-diffusion-v1-4", "-o", "hare.png"
+    )
+    assert "`izograf import CompVis/stable-diffusion-v1-4` downloads it" in sentence
