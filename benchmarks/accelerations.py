@@ -13,7 +13,6 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from izograf.core.types import Condition, Generator
 from izograf.data.dataset import load_images
 from izograf.diffusion.reuse import INTERVAL
 from izograf.experiments import evaluation
+from izograf.experiments.ladder import Rung
 from izograf.metrics.agreement import class_agreement
 from izograf.metrics.evaluate import Reference, score_features
 from izograf.metrics.extractors import extract_features
@@ -42,35 +42,24 @@ from izograf.schema.library import find_model
 from izograf.schema.options import OptionValue
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One acceleration by itself, beside the backend."""
-
-    name: str
-    precision: str = "bf16"
-    backend: str = EAGER
-    options: Mapping[str, OptionValue] = field(default_factory=dict)
-
-
-def settings(card: ModelCard, backend: str) -> Iterator[Setting]:
-    """The exact picture first, then each acceleration that the card offers."""
+def settings(card: ModelCard, backend: str) -> Iterator[Rung]:
+    """The exact picture first, then each acceleration that the card offers, by itself."""
     offered = {option.name for option in card.options}
-    yield Setting("float32, torch", "fp32")
-    yield Setting("bfloat16, torch")
+    yield Rung("float32, torch", "", "fp32", EAGER)
+    yield Rung("bfloat16, torch", "", "bf16", EAGER)
     if backend != EAGER:
-        yield Setting(f"bfloat16, {backend}", backend=backend)
+        yield Rung(f"bfloat16, {backend}", "", "bf16", backend)
     if backend == OPENVINO and not BACKENDS[OPENVINO_INT8].missing():
-        yield Setting("eight bits", backend=OPENVINO_INT8)
-    by = partial(Setting, backend=backend)
+        yield Rung("eight bits", "", "bf16", OPENVINO_INT8)
     tried: dict[str, Sequence[OptionValue]] = {
         "num_inference_steps": (14, 10, 8), "guidance_low": (0.3, 0.6, 1.2), INTERVAL: (2, 3, 5),
     }  # fmt: skip
     for option, values in tried.items():
         if option in offered:
             for value in values:
-                yield by(f"{option} {value}", options={option: value})
+                yield Rung(f"{option} {value}", "", "bf16", backend, {option: value})
     if card.fast:
-        yield by("--fast", options=card.fast)
+        yield Rung("--fast", "", "bf16", backend, card.fast)
 
 
 class Drawing:
@@ -96,13 +85,13 @@ class Drawing:
 
 
 def measured(
-    model: str, chosen: Sequence[Setting], draw: Drawing, exact: Sequence[int]
-) -> Iterator[tuple[Setting, Tensor, float]]:
+    model: str, chosen: Sequence[Rung], draw: Drawing, exact: Sequence[int]
+) -> Iterator[tuple[Rung, Tensor, float]]:
     """The pictures of each setting, and seconds a picture; of the first one those of `exact`."""
     place, generator = None, None
     for setting in chosen:
-        if (setting.precision, setting.backend) != place:
-            place = (setting.precision, setting.backend)
+        if setting.place != place:
+            place = setting.place
             generator, _ = load_generator(
                 model, device="cpu", precision=setting.precision, backend=setting.backend
             )

@@ -44,7 +44,7 @@ from torch import Tensor, nn
 from izograf.checkpoints.load import load_generator, network_width
 from izograf.core.devices import choose_placement, configure_threads
 from izograf.core.types import Condition
-from izograf.experiments.ladder import Rung, rungs_of
+from izograf.experiments.ladder import Rung, few_steps, rungs_of
 from izograf.generators.stable_diffusion import StableDiffusionGenerator
 from izograf.schema.errors import IzografError
 from izograf.schema.library import find_model, read_card
@@ -192,11 +192,6 @@ def macs_of(generator: StableDiffusionGenerator) -> dict[str, int]:
         }
 
 
-def few(rung: Rung) -> dict[str, Any]:
-    """The rung's options, in as few steps as make all its programs."""
-    return {**rung.options, "num_inference_steps": 2 if rung.exact else 8}
-
-
 def memory_table(folder: Path, rungs: Sequence[Rung], *, quick: bool) -> Table:
     """Peak resident memory of a process that loads the model and draws, programs prepared.
 
@@ -221,7 +216,8 @@ def draw_once(folder: Path, rungs: Sequence[Rung], name: str) -> None:
         theirs(folder, steps=2)()
         return
     (rung,) = (rung for rung in rungs if rung.name == name)
-    ours(load(folder, rung), few(rung))
+    generator = load(folder, rung)
+    ours(generator, {**rung.options, **few_steps(generator.card, rung)})
 
 
 def prepared(
@@ -236,7 +232,8 @@ def prepared(
             generator = generators[rung.place] = load(folder, rung)
             counters[rung.place] = Counting(generator.denoiser.network)
             generator.denoiser.network = counters[rung.place]
-        ours(generators[rung.place], few(rung))
+        few = few_steps(generators[rung.place].card, rung)
+        ours(generators[rung.place], {**rung.options, **few})
     taken = time.perf_counter() - start
     subjects = {rung.name: partial(ours, generators[rung.place], rung.options) for rung in rungs}
     return subjects, counters, taken

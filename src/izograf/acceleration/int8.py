@@ -23,13 +23,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from izograf.acceleration.conversion import UNFUSED, runtime, without_telemetry
 from izograf.acceleration.openvino import KEEP, PLAIN, Change, OpenVINO, OpenVINONetwork
 from izograf.acceleration.programs import program_key, read_program, write_program
 from izograf.core.backends import BACKENDS, OPENVINO_INT8
-from izograf.core.devices import Placement
 from izograf.schema.errors import InvalidInput
 
 log = logging.getLogger(__name__)
@@ -51,19 +50,8 @@ class OpenVINOInt8(OpenVINO):
             return f"{super().version()} nncf {version('nncf')}"
         return super().version()
 
-    def place(
-        self,
-        network: nn.Module,
-        placement: Placement,
-        *,
-        kind: str,
-        identity: str,
-        weights: str = "",
-    ) -> nn.Module:
-        placed = super().place(network, placement, kind=kind, identity=identity, weights=weights)
-        if kind == "denoiser" and isinstance(placed, OpenVINONetwork):
-            return QuantisedNetwork.of(placed)
-        return placed
+    def network_type(self, kind: str) -> type[OpenVINONetwork]:
+        return QuantisedNetwork if kind == "denoiser" else super().network_type(kind)
 
 
 BACKENDS.register(OPENVINO_INT8)(OpenVINOInt8())
@@ -77,13 +65,6 @@ class QuantisedNetwork(OpenVINONetwork):
 
     _seen: list[dict[str, Tensor]] | None = None
     _rows: dict[str, Tensor] | None = None
-
-    @classmethod
-    def of(cls, plain: OpenVINONetwork) -> QuantisedNetwork:
-        """The same network, quantised as soon as it is calibrated."""
-        return cls(
-            plain.network, plain.calls, plain.precision, plain.identity, plain.weights
-        )  # fmt: skip
 
     @property
     def needs_calibration(self) -> bool:

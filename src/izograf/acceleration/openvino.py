@@ -44,9 +44,8 @@ log = logging.getLogger(__name__)
 
 LARGEST_BATCH = 16
 LARGE = 200_000_000
-"""Parameters from which a network is computed one picture at a time: it fills the cores with one
-(a batch of two took 0.98 of two calls with Stable Diffusion's U-Net), and one program, with
-weights of half the size, serves guided and unguided steps.
+"""Parameters from which a network is computed one picture at a time: it fills the cores with one,
+and one program, with weights of half the size, serves guided and unguided steps.
 """
 PLAIN, KEEP, REUSE = "plain", "keep", "reuse"  # the kinds of calls, see `Conditioned`
 
@@ -71,6 +70,11 @@ class OpenVINO:
             return version("openvino")
         return ""
 
+    def network_type(self, kind: str) -> type[OpenVINONetwork]:
+        """What a network of that kind becomes."""
+        del kind
+        return OpenVINONetwork
+
     def place(
         self,
         network: nn.Module,
@@ -80,22 +84,22 @@ class OpenVINO:
         identity: str,
         weights: str = "",
     ) -> nn.Module:
-        precision = placement.precision
+        network_type, precision = self.network_type(kind), placement.precision
         if kind == "denoiser" and isinstance(network, Conditioned):
             calls: dict[str, FlatCall] = {PLAIN: FlatDenoiser(network)}
             if network.reuses:
                 calls |= {KEEP: FlatKeeping(network), REUSE: FlatReusing(network)}
-            return OpenVINONetwork(network, calls, precision, identity, weights)
+            return network_type(network, calls, precision, identity, weights)
         if kind == "generator":
             calls = {PLAIN: FlatGenerator(network)}
-            return OpenVINONetwork(network, calls, precision, identity, weights)
+            return network_type(network, calls, precision, identity, weights)
         if kind not in CALLS_OF_PARTS:
             return BACKENDS[EAGER].place(network, placement, kind=kind, identity=identity)
         network.float()
         for name in ("encoder", "decoder"):
             part = getattr(network, name)
             calls = {PLAIN: CALLS_OF_PARTS[kind](part)}
-            made = OpenVINONetwork(part, calls, precision, f"{identity} {name}", weights)
+            made = network_type(part, calls, precision, f"{identity} {name}", weights)
             setattr(network, name, made)
         return network
 

@@ -117,7 +117,7 @@ def _measure(images: Tensor) -> Measured:
         none = _measure(images)
         return Measured(**{field.name: getattr(none, field.name)[:0] for field in fields(none)})
     small = F.adaptive_avg_pool2d(images.float(), _GRID).round()
-    luma = _luma(small)
+    luma = luma_of(small)
     value, lowest = small.amax(1), small.amin(1)
     mean = _mean(luma)
     sky, share = _sky(small, luma)
@@ -132,7 +132,7 @@ def _measure(images: Tensor) -> Measured:
     )
 
 
-def _luma(pixels: Tensor) -> Tensor:
+def luma_of(pixels: Tensor) -> Tensor:
     """Luma of R, G and B in dimension 1, 0 to 255 (ITU-R BT.601)."""
     red, green, blue = pixels.unbind(1)
     return (299 * red + 587 * green + 114 * blue) / 1000
@@ -152,7 +152,7 @@ def _spread(images: Tensor) -> Tensor:
     fine = images.float()
     if min(images.shape[-2:]) > _FINE_GRID:
         fine = F.adaptive_avg_pool2d(fine, _FINE_GRID).round()
-    levels = _counts(_luma(fine).long(), 256).cumsum(1)
+    levels = _counts(luma_of(fine).long(), 256).cumsum(1)
     pixels = levels[:, -1:]
     low = (levels <= _CONTRAST_TAILS * pixels).sum(1)
     high = (levels < (1 - _CONTRAST_TAILS) * pixels).sum(1)
@@ -221,7 +221,7 @@ def _sky_colour(small: Tensor, inside: Tensor) -> Tensor:
     """Code of the colour that most of the sky has; a sunset needs less than half of it."""
     names = value_names("sky")
     value, hue, saturation = _hsv(small)
-    luma = _luma(small)
+    luma = luma_of(small)
     pink = (hue >= 260) | ((hue < 14) & (saturation < 0.5))
     warm = (hue < 70) & ~pink
     code = torch.full_like(hue, names.index("blue"), dtype=torch.long)

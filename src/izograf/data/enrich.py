@@ -1,8 +1,8 @@
 """More of what photographs rarely show and people often ask for: black and white, and rare skies.
 
-A text model learns a word from the pictures that it describes. Of 15,364 photographs of landscapes
-and streets 171 have an orange sky and a few dozen no colour; asked for either, a model drew what is
-usual. Copies are captioned by what is measured in them, like any picture.
+A text model learns a word from the pictures that it describes, and where few have an orange sky or
+no colour, it draws what is usual. Copies are captioned by what is measured in them, like any
+picture.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from izograf.data.attributes import measure
+from izograf.data.attributes import luma_of, measure
 from izograf.data.dataset import ImageSet
 
 GREYSCALE_EVERY = 16
 RARE, COPIES = 0.03, 3
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in data.attributes
 
 
 def enriched(images: ImageSet) -> ImageSet:
@@ -45,6 +44,5 @@ def enriched(images: ImageSet) -> ImageSet:
 
 def greyscale(pictures: Tensor) -> Tensor:
     """Pictures, uint8 [N,3,S,S], with their luma in all three channels."""
-    weights = torch.tensor(_LUMA, device=pictures.device)[:, None, None]
-    luma = (pictures.float() * weights).sum(1, keepdim=True).round()
-    return luma.to(torch.uint8).expand_as(pictures).contiguous()
+    grey = luma_of(pictures.float()).round().to(torch.uint8)
+    return grey[:, None].expand_as(pictures).contiguous()

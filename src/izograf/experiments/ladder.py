@@ -10,7 +10,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from izograf.core.devices import Placement, Precision
 from izograf.core.types import Condition, Generator
 from izograf.diffusion.reuse import INTERVAL
 from izograf.schema.card import ModelCard
-from izograf.schema.options import OptionSpec, OptionValue, parse_options
+from izograf.schema.options import OptionSpec, OptionValue
 
 STEPS = "num_inference_steps"
 TEXTBOOK_STEPS = 50
@@ -64,14 +63,10 @@ def rungs_of(
         textbook[STEPS] = steps.clamped(TEXTBOOK_STEPS)
     if SAMPLER in card.sampling:
         textbook["sampler"] = card.sampling[SAMPLER]
-    by_precision = [Rung("bf16", "bfloat16", precision, EAGER, textbook, exact=True)]
-    rungs = [
-        Rung(
-            "textbook", _in_words("float32, torch", offered, textbook), "fp32", EAGER, textbook,
-            exact=True,
-        ),
-        *(by_precision if precision == "bf16" else []),
-    ]  # fmt: skip
+    lowest = _in_words("float32, torch", offered, textbook)
+    rungs = [Rung("textbook", lowest, "fp32", EAGER, textbook, exact=True)]
+    if precision == "bf16":
+        rungs.append(Rung("bf16", "bfloat16", precision, EAGER, textbook, exact=True))
     if backend != EAGER:
         rungs.append(
             Rung(backend, f"computed by {backend}", precision, backend, textbook, exact=True)
@@ -133,7 +128,7 @@ def climb(
     generators = {place: load(Placement("cpu", *place)) for place in {rung.place for rung in rungs}}
     for rung in rungs:
         generator = generators[rung.place]
-        few = {**options, **rung.options, **_few_steps(generator.card, rung)}
+        few = {**options, **rung.options, **few_steps(generator.card, rung)}
         _draw(generator, condition_of, seed, few)
     made: dict[str, Climbed] = {}
     for turn in range(rounds):
@@ -157,13 +152,6 @@ def distance(picture: Tensor, reference: Tensor) -> float:
     return float((picture - reference).square().mean().sqrt()) * 127.5
 
 
-def evaluations(card: ModelCard, chosen: Mapping[str, Any]) -> int:
-    """Steps of a sampling with the options chosen; PLMS evaluates one level twice."""
-    options = parse_options(chosen, card.options)
-    extra = options.get("sampler") == "plms"
-    return int(options.get(STEPS, 1)) + int(extra)
-
-
 def _in_words(
     lead: str, offered: Mapping[str, OptionSpec], chosen: Mapping[str, OptionValue]
 ) -> str:
@@ -174,7 +162,7 @@ def _in_words(
     return f"{lead}, {values[STEPS]} steps of {values.get('sampler', 'its method')}"
 
 
-def _few_steps(card: ModelCard, rung: Rung) -> dict[str, OptionValue]:
+def few_steps(card: ModelCard, rung: Rung) -> dict[str, OptionValue]:
     """As few steps as make every program that the rung needs."""
     for option in card.options:
         if option.name == STEPS:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from izograf.core.types import Condition
-from izograf.experiments.ladder import climb, distance, evaluations, rungs_of
+from izograf.experiments.ladder import climb, distance, rungs_of
 from izograf.generators.render import read_png
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import CardError, InvalidInput
@@ -118,4 +118,3 @@ def test_every_rung_draws_once_a_round_and_is_measured_against_the_first() -> No
     assert made[1].distance == 0
     assert made[2].distance == pytest.approx(127.5 * (1 / 18 - 1 / 50))
     assert distance(torch.ones(3), -torch.ones(3)) == 255
-    assert evaluations(Drawn.card, {"num_inference_steps": 50}) == 51
