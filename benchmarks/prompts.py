@@ -23,17 +23,15 @@ from typing import Any
 from common import Report, Table
 
 # isort: split
-import torch
 from torch import Tensor
 
 from izograf.checkpoints.load import load_generator
 from izograf.core.devices import cache_folder, configure_threads
-from izograf.core.pixels import to_uint8
-from izograf.core.types import Generator, TextConditioned
+from izograf.core.types import Generator
 from izograf.data.attributes import measure
 from izograf.data.captions import compose
 from izograf.data.dataset import load_images
-from izograf.experiments.evaluation import judge_in
+from izograf.experiments.evaluation import judge_in, sample_many
 from izograf.schema.labels import LANGUAGES, ClassLabel
 from izograf.schema.library import find_model
 
@@ -41,7 +39,6 @@ PAPER = {"ru": "Ландшафт с горами и рекой", "en": "A landsc
 LANDSCAPES = ("glacier", "mountain")
 ASKED = ("sky", "brightness", "light", "greyscale")
 ORDINARY = ((), ("none",), ("normal",), ("neutral",), ("no",))
-BATCH = 25
 
 
 @dataclass(frozen=True)
@@ -81,18 +78,16 @@ def wishes(data: Path, size: int, count: int) -> list[Wish]:
 
 
 def draw(generator: Generator, prompts: Sequence[str], options: Mapping[str, Any]) -> Tensor:
-    """A picture of each prompt, uint8 [N,3,S,S]; picture i has seed i."""
-    assert isinstance(generator, TextConditioned)
-    made = []
-    for start in range(0, len(prompts), BATCH):
-        part = prompts[start : start + BATCH]
-        condition = generator.text_condition(part)
-        made.append(
-            to_uint8(generator.sample(condition, range(start, start + len(part)), options=options))
-        )
-        print(f"\r{start + len(part)}/{len(prompts)}", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    return torch.cat(made)
+    """A picture of each prompt, uint8 [N,3,S,S]; picture i is of the i-th seed."""
+
+    def progress(done: int, count: int) -> None:
+        end = "\n" if done == count else ""
+        print(f"\r{done}/{count}", end=end, file=sys.stderr, flush=True)
+
+    return sample_many(
+        generator, None, len(prompts), seed=0, options=options, on_progress=progress,
+        prompts=prompts,
+    )  # fmt: skip
 
 
 def shares(found: Sequence[bool]) -> float:

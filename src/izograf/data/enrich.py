@@ -16,12 +16,12 @@ from torch import Tensor
 from izograf.data.attributes import luma_of, measure
 from izograf.data.dataset import ImageSet
 
-GREYSCALE_EVERY = 16
+GREYSCALE_EVERY = 10
 RARE, COPIES = 0.03, 3
 
 
 def enriched(images: ImageSet) -> ImageSet:
-    """The set with a greyscale copy of every 16th picture, and rare skies three times more.
+    """The set with a greyscale copy of every tenth picture, and rare skies three times more.
 
     A sky is rare that fewer than 3 % of the pictures have. Sets that tables describe, and those
     that stay on disk, are left as they are.

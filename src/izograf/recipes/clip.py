@@ -40,9 +40,13 @@ DEFAULTS = Hyperparameters(
     summary="bilingual text encoder, contrastive with pictures",
     paper=PAPER,
     objectives=(OBJECTIVE,),
+    takes=("init_from",),
 )
 def clip(request: RunRequest) -> Job:
-    """Captions are derived from the classes and measured in the pictures (`data.captions`)."""
+    """Captions are derived from the classes and measured in the pictures (`data.captions`).
+
+    `--init-from` is a text encoder of the same words.
+    """
     chosen = request.hyperparameters.over(DEFAULTS)
     captions = captions_of(request.train)
     vocabulary = Vocabulary(captions.vocabulary())
@@ -51,6 +55,8 @@ def clip(request: RunRequest) -> Job:
     placement = chosen.placement(width=config.width)
     network = parts.build_seeded(partial(Clip, config), chosen.seed, placement)
     assert isinstance(network, Clip)
+    sampling = {"vocabulary": " ".join(vocabulary.words)}
+    parents = parts.start_from(chosen.init_from, network, NAME, config, sampling)
     objective = ContrastiveObjective(
         network,
         parts.make_optimizer(network.parameters(), chosen),
@@ -66,7 +72,8 @@ def clip(request: RunRequest) -> Job:
         conditions=("text",),
         classes=(),
         network={"name": "clip", "config": config_to_json(config)},
-        sampling={"vocabulary": " ".join(vocabulary.words)},
+        sampling=sampling,
+        parents=parents,
         summary=f"texts and pictures compared, {request.image_size} px",
     )
     captioned = partial(

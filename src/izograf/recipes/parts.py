@@ -178,6 +178,11 @@ def _check_parent(
         raise InvalidInput(
             f"{card.name} was not trained on the latents of this run's autoencoder: name the same."
         )
+    if card.sampling.get("vocabulary") != sampling.get("vocabulary"):
+        raise InvalidInput(
+            f"{card.name} knows other words than the captions of this data have: train a new text "
+            "encoder, without --init-from."
+        )
     trained = sampling.get("preconditioner", {}).get("name")
     predicted = card.sampling.get("preconditioner", {}).get("name", trained)
     if predicted != trained:

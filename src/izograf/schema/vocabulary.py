@@ -20,10 +20,11 @@ PADDING, UNKNOWN = 0, 1
 _FIRST_WORD = 2
 
 # Unicode emoji sequences (Unicode Technical Standard 51, ED-17): a pictograph with modifiers,
-# joined to others by U+200D; flags, two regional indicators; keycaps.
+# joined to others by U+200D; flags, two regional indicators; keycaps. U+24DC is the lower case
+# of U+24C2.
 _PICTOGRAPH = (
-    "[\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u21ff\u2300-\u23ff\u24c2\u25a0-\u27bf\u2900-\u297f"
-    "\u2b00-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001f1e5\U0001f200-\U0001faff]"
+    "[\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u21ff\u2300-\u23ff\u24c2\u24dc\u25a0-\u27bf"
+    "\u2900-\u297f\u2b00-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001f1e5\U0001f200-\U0001faff]"
     "[\ufe0f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]*"
 )
 _EMOJI = (
@@ -41,7 +42,8 @@ def split_words(text: str) -> tuple[str, ...]:
 
 
 def _normal(word: str) -> str:
-    return word.lower().replace("ё", "е").replace("\ufe0f", "")
+    lower = word.lower().replace("ё", "е").replace("\ufe0f", "")
+    return "".join(_WORD.findall(lower))  # the small letter of "İ" comes with a mark that is none
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ def test_every_script_is_tested_and_described(benchmarks: Path) -> None:
     assert scripts == {
         "sampling", "training", "startup", "attention", "service", "backbones", "quality",
         "prompts", "students", "text_to_image", "accelerations",
+        "names",
     }  # fmt: skip
     text = (benchmarks / "README.md").read_text(encoding="utf-8")
     assert all(f"{name}.py" in text for name in scripts)

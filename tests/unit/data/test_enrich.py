@@ -27,15 +27,16 @@ def pictures() -> ImageSet:
     return ImageSet(images, ids, classes, names, "two", "train", "", ScanReport(COUNT))
 
 
-def test_every_sixteenth_comes_in_grey_too_and_rare_skies_three_times_more() -> None:
+def test_every_tenth_comes_in_grey_too_and_rare_skies_three_times_more() -> None:
     given = pictures()
     skies = [found.get("sky") for found in measure(given.images).per_picture()]
     assert skies[SUNSET] == ("orange",)
     made = enriched(given)
-    grey = COUNT // GREYSCALE_EVERY
+    grey = len(range(0, COUNT, GREYSCALE_EVERY))
     assert len(made) == len(made.images) == len(made.class_ids) == COUNT + grey + COPIES
     assert torch.equal(made.images[:COUNT], given.images)
-    assert made.names[COUNT : COUNT + grey] == tuple(f"{16 * i}.png" for i in range(grey))
+    copied = made.names[COUNT : COUNT + grey]
+    assert copied == tuple(f"{i}.png" for i in range(0, COUNT, GREYSCALE_EVERY))
     assert made.names[COUNT + grey :] == (f"{SUNSET}.png",) * COPIES
     measured = measure(made.images).per_picture()
     assert {found["greyscale"] for found in measured[COUNT : COUNT + grey]} == {("yes",)}

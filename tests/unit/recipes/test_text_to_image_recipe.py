@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -153,6 +154,27 @@ def test_a_text_model_can_be_trained_on_also_with_a_reader_of_another_width(
         "backbone.text.project.weight", "backbone.text.positions", "backbone.sentence.weight"
     }  # fmt: skip
     assert all(torch.equal(changed[n], theirs[n]) for n in changed.keys() - unlike)
+
+
+def test_a_text_encoder_can_be_trained_on_with_the_same_words(
+    job_of: MakeJob, sets: list[Any], encoder: str, tmp_path: Path
+) -> None:
+    on = job_of("clip", init_from=encoder, seed=9)
+    theirs = read_weights(Path(encoder), read_card(Path(encoder)))
+    ours = on.objective.modules["clip"].state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    parent = read_card(Path(encoder))
+    card = read_card(exported(on, tmp_path / "on"))
+    assert card.parents == (f"{parent.name}@{parent.fingerprint}",)
+
+    path = Path(encoder).parent / "renamed"
+    shutil.copytree(encoder, path)
+    words = str(parent.sampling["vocabulary"])
+    swapped = {"vocabulary": words.replace("forest", "woods2")}
+    (path / "card.json").write_text(replace(parent, sampling=swapped).dumps())
+    with pytest.raises(InvalidInput, match="knows other words than the captions of this data"):
+        job_of("clip", init_from=str(path))
 
 
 def test_a_shape_that_is_no_matter_of_words_must_still_agree(
