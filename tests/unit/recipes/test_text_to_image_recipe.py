@@ -157,7 +157,7 @@ def test_a_text_model_can_be_trained_on_also_with_a_reader_of_another_width(
 
 
 def test_a_text_encoder_can_be_trained_on_with_the_same_words(
-    job_of: MakeJob, sets: list[Any], encoder: str, tmp_path: Path
+    job_of: MakeJob, encoder: str, tmp_path: Path
 ) -> None:
     on = job_of("clip", init_from=encoder, seed=9)
     theirs = read_weights(Path(encoder), read_card(Path(encoder)))
