@@ -4,7 +4,7 @@
     python tools/bundle.py --samples-only src/izograf/zoo/scenes
 
 The weights are copied as they are; the card keeps recipe, data and hashes. Beside them goes
-`samples.png`: the first seeds of every class, or of a few prompts a seed each, with the card's
+`samples.png`: the first seeds of every class, or a seed of each `--example`, with the card's
 defaults, so nobody chose among them. Scores are written afterwards by
 `izograf evaluate NAME --record`.
 """
@@ -33,10 +33,6 @@ from izograf.schema.request import GenerationRequest
 from izograf.schema.resolve import resolve_request
 
 NUM_SAMPLES = 5  # of each class
-PROMPTS = (
-    "Ландшафт с горами и рекой", "a forest in warm light", "закат над морем",
-    "a street in black and white", "ледник под синим небом",
-)  # fmt: skip
 
 
 def with_default(options: tuple[OptionSpec, ...], setting: str) -> tuple[OptionSpec, ...]:
@@ -60,7 +56,9 @@ def write_samples(folder: Path, *, device: str = "auto", columns: int = NUM_SAMP
         request = resolve_request(card, GenerationRequest(str(folder), condition, count, seed))
         pictures += [picture.pixels for picture in render(generator, request, environment)]
     buffer = io.BytesIO()
-    to_pil(joined(torch.stack(pictures), columns)).save(buffer, "PNG", optimize=True)
+    to_pil(joined(torch.stack(pictures), len(card.examples) or columns)).save(
+        buffer, "PNG", optimize=True
+    )
     write_atomically(folder / SAMPLES, buffer.getvalue())
 
 
@@ -69,7 +67,7 @@ def asked(card: ModelCard, columns: int) -> list[tuple[dict[str, str], int, int]
     if "text" in card.conditions:
         return [
             (compose_prompt(card, prompt).condition, seed, 1)
-            for seed, prompt in enumerate(PROMPTS[:columns])
+            for seed, prompt in enumerate(card.examples)
         ]
     classes = [{"type": "class", "class": label.name} for label in card.classes]
     return [(condition, 0, columns) for condition in classes or [{"type": "none"}]]
@@ -92,7 +90,10 @@ def copy_run(arguments: argparse.Namespace) -> Path:
     options = card.options
     for setting in arguments.default:
         options = with_default(options, setting)
-    card = replace(card, summary=arguments.summary, notes=arguments.notes, options=options)
+    card = replace(
+        card, summary=arguments.summary, notes=arguments.notes, options=options,
+        examples=tuple(arguments.example),
+    )  # fmt: skip
     target = ZOO / card.name
     target.mkdir(parents=True, exist_ok=True)
     for name in card.weights:
@@ -107,11 +108,15 @@ def main() -> None:
     parser.add_argument("--summary")
     parser.add_argument("--notes", help="what is not good yet, in plain words")
     parser.add_argument("--default", action="append", default=[], help="option=value")
+    parser.add_argument("--example", action="append", default=[], help="prompt of a sample")
     parser.add_argument("--device", default="auto", help="where the samples are computed")
     parser.add_argument("--samples-only", action="store_true", help="only write its samples.png")
     arguments = parser.parse_args()
     if not arguments.samples_only and None in (arguments.summary, arguments.notes):
         parser.error("--summary and --notes are needed: what it makes, and what is not good yet")
+    reads = "text" in read_card(arguments.folder).conditions
+    if not arguments.samples_only and reads != bool(arguments.example):
+        parser.error("--example is needed for a model that reads prompts, and only for one")
     configure_threads()
     target = arguments.folder if arguments.samples_only else copy_run(arguments)
     if read_card(target).task == "generate":

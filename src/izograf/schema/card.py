@@ -35,6 +35,8 @@ class ModelCard:
         options: what may be chosen when sampling.
         fast: option -> value, of those options that make pictures faster at a small cost in
             quality, which was measured.
+        examples: prompts of a model that reads them; in its sheet of samples each has a picture,
+            of seeds from 0.
         sampling: fixed facts the family needs to sample (preconditioner, sigma range, ...).
         data: dataset name, licence as its source states it, counts, resize filter.
         recipe: recipe name, paper, every hyper-parameter, images seen, seconds, machine class.
@@ -53,6 +55,7 @@ class ModelCard:
     classes: tuple[ClassLabel, ...] = ()
     options: tuple[OptionSpec, ...] = ()
     fast: Mapping[str, OptionValue] = field(default_factory=dict)
+    examples: tuple[str, ...] = ()
     sampling: Json = field(default_factory=dict)
     data: Json = field(default_factory=dict)
     recipe: Json = field(default_factory=dict)
@@ -205,6 +208,7 @@ _LISTS: Mapping[str, Callable[[Any], Any]] = {
     "classes": ClassLabel.from_json,
     "options": OptionSpec.from_json,
     "conditions": _text,
+    "examples": _text,
     "metrics": _object,
     "parents": _text,
 }

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from html import unescape
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
@@ -13,6 +14,7 @@ from pages_support import browser
 from text_support import READER, with_reader
 from web_support import wait_until_ended
 
+from izograf.schema.library import ZOO, read_card
 from izograf.schema.styles import bundled_styles
 from izograf.service.context import Service
 
@@ -173,3 +175,18 @@ def test_a_prompt_for_a_model_of_classes_draws_its_class(page: TestClient) -> No
     """A model chosen after the prompt was typed: what it cannot read is passed over."""
     job = made(page, model="scenes", prompt="a sea", **{"class": "forest"})
     assert job["condition"] == {"type": "class", "class": "forest"}
+
+
+def test_before_the_first_picture_the_samples_say_what_was_asked(page: TestClient) -> None:
+    html = unescape(page.get("/?model=scenes-text").text)
+    examples = read_card(ZOO / "scenes-text").examples
+    assert len(examples) >= 5
+    assert "Write what is to be seen" in html
+    for seed, prompt in enumerate(examples):
+        said = quote(prompt)
+        assert f'href="/?prompt={said}&seed={seed}&number=1&keep=1&model=scenes-text"' in html
+        link = f'href="/?model=scenes-text&prompt={said}&seed={seed}&number=1&keep=1"'
+        assert link in unescape(page.get("/models/scenes-text").text)
+    kept = page.get(f"/?prompt={quote(examples[1])}&seed=1&number=1&keep=1&model=scenes-text").text
+    assert typed(kept)["prompt"] == examples[1]
+    assert "Write what is to be seen" in page.get(f"/?model={READER}").text, "without samples, too"

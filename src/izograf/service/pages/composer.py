@@ -117,7 +117,7 @@ class Composer:
     Attributes:
         most: how many pictures one job may have.
         box: where a prompt is typed; None for a model that reads none.
-        sheet: the model's samples, by which its classes are shown.
+        sheet: the model's samples, by which its classes, or what prompts give, are shown.
     """
 
     models: tuple[ModelCard, ...]

@@ -127,9 +127,9 @@ def _page(
 
 
 def _sheet(service: Service, card: ModelCard, language: str) -> Sheet | None:
-    """The samples by which the classes are shown."""
+    """The samples by which the classes, or what prompts give, are shown."""
     for model in service.catalogue.models():
-        if model.name == card.name and card.classes:
+        if model.name == card.name and (card.classes or card.examples):
             return sample_sheet(model.folder, card, language)
     return None
 

@@ -31,11 +31,15 @@ _PNG_HEAD = struct.Struct(">8s4x4sII")  # signature, IHDR, width, height
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture of a sheet of samples: its seed, and its place in the sheet in pixels."""
+    """One picture of a sheet of samples: its seed, and its place in the sheet in pixels.
+
+    `prompt` is empty where the model reads none.
+    """
 
     seed: int
     x: int
     y: int
+    prompt: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,10 @@ class SampleRow:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A model's `samples.png`: pictures edge to edge, a row for each class, seeds from 0."""
+    """A model's `samples.png`: pictures edge to edge, seeds from 0.
+
+    It has a row for each class, or one row with a picture of each of the card's examples.
+    """
 
     src: str
     width: int
@@ -178,9 +185,14 @@ def sample_sheet(folder: Path, card: ModelCard, language: str) -> Sheet | None:
     columns = width // size
     if width != columns * size or height != num_rows * size or not 1 <= columns <= MOST_COLUMNS:
         return None
+    prompts = card.examples or ("",) * columns
+    if len(prompts) != columns:
+        return None
     named = [(label.name, capital(label.display(language))) for label in card.classes] or [("", "")]
     rows = tuple(
-        SampleRow(name, word, tuple(Cell(x, x * size, y * size) for x in range(columns)))
+        SampleRow(
+            name, word, tuple(Cell(x, x * size, y * size, prompts[x]) for x in range(columns))
+        )
         for y, (name, word) in enumerate(named)
     )
     return Sheet(f"/models/{card.name}/samples.png", width, height, size, rows)
