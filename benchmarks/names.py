@@ -31,7 +31,6 @@ from izograf.core.devices import cache_folder, configure_threads
 from izograf.data.dataset import ImageSet, load_images
 from izograf.data.sentences import articles, open_book
 from izograf.experiments.evaluation import extractor_for, remembered_features
-from izograf.schema.errors import InvalidInput
 from izograf.schema.labels import LANGUAGES
 
 SUFFIX = {"en": "", "ru": "_ru"}
@@ -47,7 +46,7 @@ def framed(said: str, rng: random.Random, language: str) -> str:
 def rows_of(images: ImageSet) -> Sequence[Mapping[str, Any]]:
     """The named rows of the table of `images`."""
     if not images.columns or "text" not in images.columns[0]:
-        raise InvalidInput(f"{images.name} has no table with names: give data with a column text.")
+        raise SystemExit(f"{images.name} has no table with names: give data with a column text.")
     return images.columns
 
 
@@ -76,7 +75,7 @@ def agreement(
         {
             "language": f"{way}, by chance",
             "nearest": 100 / len(rows),
-            "of five": 500 / len(rows),
+            "of five": min(500 / len(rows), 100),
             "keyword": 100 * sum(having) / len(having) / len(rows),
         },
     ]

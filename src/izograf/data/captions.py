@@ -45,7 +45,14 @@ _HOW_MANY = (1, 1, 1, 2, 2, 3)
 
 
 class CaptionSource(Protocol):
-    """Whatever describes the pictures of a dataset in words."""
+    """Whatever describes the pictures of a dataset in words.
+
+    Attributes:
+        attributes: names of what captions say of `schema.attributes`.
+    """
+
+    @property
+    def attributes(self) -> tuple[str, ...]: ...
 
     def __len__(self) -> int: ...
 
@@ -101,6 +108,12 @@ class Captions:
     def __len__(self) -> int:
         return len(self._labels)
 
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The attributes that any picture has."""
+        present = {name for found in self._attributes for name, values in found.items() if values}
+        return tuple(name for name in attributes() if name in present)
+
     def caption(self, index: int, rng: random.Random, language: str, held_out: bool = False) -> str:
         """One caption of picture `index`, with its class in 95 % and up to three attributes.
 
@@ -132,6 +145,8 @@ class EmojiCaptions:
     A caption is the name, the name with keywords, or one to three keywords; half of them say
     that it is an emoji, and a few are the emoji itself (`emoji` of the row).
     """
+
+    attributes: tuple[str, ...] = ()  # nothing is measured in them
 
     def __init__(self, columns: Sequence[Mapping[str, Any]]) -> None:
         self._rows = tuple(columns)

@@ -77,7 +77,11 @@ class Prompts:
 
     def on_card(self, card: ModelCard) -> ModelCard:
         """The card of the run's model, which reads prompts, with its text encoder as a parent."""
-        text = {"network": self.card.network, "vocabulary": self.card.sampling["vocabulary"]}
+        text = {
+            "network": self.card.network,
+            "vocabulary": self.card.sampling["vocabulary"],
+            "attributes": list(self.captions.attributes),
+        }
         return replace(
             card,
             family="text-to-image",

@@ -88,16 +88,24 @@ def vocabulary_of(card: ModelCard) -> Vocabulary | None:
 
 
 def known_attributes(card: ModelCard) -> tuple[Attribute, ...]:
-    """The attributes whose every value the model has words for; none if it has no vocabulary."""
+    """The attributes whose every value the model has words for; none if it has no vocabulary.
+
+    Where the card lists those that its captions spoke of, only these.
+    """
     vocabulary = vocabulary_of(card)
     if vocabulary is None:
         return ()
+    spoken_of = card.sampling["text"].get("attributes", attributes())
 
     def says(attribute: Attribute, value: str) -> bool:
         words = phrase({attribute.name: (value,)}, "en")
         return not vocabulary.encode(words, 1000).unknown
 
-    return tuple(each for each in attributes().values() if all(says(each, v) for v in each.values))
+    return tuple(
+        each
+        for each in attributes().values()
+        if each.name in spoken_of and all(says(each, v) for v in each.values)
+    )
 
 
 def remarks_on(card: ModelCard, texts: Sequence[str], language: str) -> tuple[str, ...]:

@@ -204,6 +204,7 @@ def test_emoji_captions_come_from_names_and_keywords(language: str, held_out: bo
     assert len(set(said)) > 50
     assert all(not known.encode(text, 64).unknown for text in said)
     assert "#⃣" in known
+    assert captions.attributes == ()
 
 
 def image_set(columns: tuple[dict[str, object], ...]) -> ImageSet:
@@ -218,6 +219,7 @@ def test_the_source_fits_the_data() -> None:
     assert isinstance(captions_of(image_set(EMOJI)), EmojiCaptions)
     scenes = captions_of(image_set(({"x": 1}, {"x": 2})))
     assert isinstance(scenes, Captions)
+    assert "brightness" in scenes.attributes
     assert len(scenes) == 2
     assert scenes.caption(1, random.Random(0), "ru")
 

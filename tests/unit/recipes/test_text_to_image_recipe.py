@@ -209,6 +209,7 @@ class Said:
 
     def __init__(self, inner: CaptionSource) -> None:
         self.inner, self.asked = inner, list[tuple[int, str, bool]]()
+        self.attributes = inner.attributes
 
     def __len__(self) -> int:
         return len(self.inner)

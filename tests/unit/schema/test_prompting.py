@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -175,6 +176,9 @@ def test_attributes_are_offered_where_the_model_has_words_for_every_value() -> N
     words = sorted({word for text in said for word in text.split()})
     assert [each.name for each in known_attributes(card_of(*words))] == ["light"]
     assert known_attributes(card_of(*words[1:])) == ()
+    text = card_of(*words).sampling["text"]
+    silent = replace(card_of(*words), sampling={"text": {**text, "attributes": []}})
+    assert known_attributes(silent) == (), "its captions spoke of none"
 
 
 def test_a_card_without_a_vocabulary_reads_anything() -> None:
