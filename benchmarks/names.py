@@ -16,8 +16,9 @@ from __future__ import annotations
 import argparse
 import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from common import Report, Table
@@ -28,12 +29,12 @@ import torch
 
 from izograf.checkpoints.load import load_generator
 from izograf.core.devices import cache_folder, configure_threads
+from izograf.data.captions import EmojiCaptions, captions_of
 from izograf.data.dataset import ImageSet, load_images
 from izograf.data.sentences import articles, open_book
 from izograf.experiments.evaluation import extractor_for, remembered_features
+from izograf.metrics.extractors import extract_features
 from izograf.schema.labels import LANGUAGES
-
-SUFFIX = {"en": "", "ru": "_ru"}
 
 
 def framed(said: str, rng: random.Random, language: str) -> str:
@@ -43,40 +44,50 @@ def framed(said: str, rng: random.Random, language: str) -> str:
     )
 
 
-def rows_of(images: ImageSet) -> Sequence[Mapping[str, Any]]:
-    """The named rows of the table of `images`."""
-    if not images.columns or "text" not in images.columns[0]:
-        raise SystemExit(f"{images.name} has no table with names: give data with a column text.")
-    return images.columns
+def names_in(images: ImageSet) -> EmojiCaptions:
+    """The names and keywords of `images`."""
+    captions = captions_of(images)
+    if not isinstance(captions, EmojiCaptions):
+        raise SystemExit(
+            f"{images.name} has no table with names: give data with the columns text and keywords."
+        )
+    return captions
 
 
 def agreement(
-    rows: Sequence[Mapping[str, Any]],
+    captions: EmojiCaptions,
     asked: Sequence[int],
     way: str,
-    order: Callable[[Sequence[str]], list[list[int]]],
+    order: Callable[[Sequence[str]], Sequence[Sequence[int]]],
 ) -> list[dict[str, Any]]:
-    """What was found of the names and of one keyword each in one language, and by chance."""
+    """What was found of the names and of one keyword each in one language, and by chance.
+
+    `order` gives for each prompt the pictures' numbers, the nearest to what is drawn first.
+    """
     rng = random.Random(1)
-    name, keywords = f"text{SUFFIX[way]}", f"keywords{SUFFIX[way]}"
-    words = [rng.choice(rows[i][keywords]) for i in asked]
-    named = order([framed(rows[i][name], rng, way) for i in asked])
+    said = [captions.said(index, way) for index in range(len(captions))]
+    names, keywords = [name for name, _, _ in said], [set(words) for _, words, _ in said]
+    words = [rng.choice(sorted(keywords[index]) or [names[index]]) for index in asked]
+    named = order([framed(names[index], rng, way) for index in asked])
     called = order([framed(word, rng, way) for word in words])
-    having = [sum(word in row[keywords] for row in rows) for word in words]
+    near = [[names[other] for other in others[:5]] for others in named]
+    wanted = [names[index] for index in asked]
+    having = [sum(word in each for each in keywords) for word in words]
+    sharing = [names.count(name) for name in wanted]
     return [
         {
             "language": way,
-            "nearest": shares([near[0] == i for near, i in zip(named, asked, strict=True)]),
-            "of five": shares([i in near[:5] for near, i in zip(named, asked, strict=True)]),
+            "nearest": shares([found[0] == name for found, name in zip(near, wanted, strict=True)]),
+            "of five": shares([name in found for found, name in zip(near, wanted, strict=True)]),
             "keyword": shares(
-                [word in rows[near[0]][keywords] for near, word in zip(called, words, strict=True)]
+                [word in keywords[found[0]] for found, word in zip(called, words, strict=True)]
             ),
         },
         {
             "language": f"{way}, by chance",
-            "nearest": 100 / len(rows),
-            "of five": min(500 / len(rows), 100),
-            "keyword": 100 * sum(having) / len(having) / len(rows),
+            "nearest": 100 * mean(sharing) / len(names),
+            "of five": min(500 * mean(sharing) / len(names), 100),
+            "keyword": 100 * mean(having) / len(names),
         },
     ]
 
@@ -98,26 +109,26 @@ def main() -> int:
     generator, placement = load_generator(options.model)
     given = {"num_inference_steps": options.steps, "guidance_scale": options.guidance}
     sampling = {name: value for name, value in given.items() if value is not None}
-    images = load_images([options.data], generator.card.image_size, cache_dir=cache_folder())
-    rows = rows_of(images)
+    images = load_images(
+        [options.data], generator.card.image_size, cache_dir=cache_folder() / "data"
+    )
+    captions = names_in(images)
     extractor = extractor_for(
         "squeezenet1.1" if options.extractor_weights else "random-conv",
         options.extractor_weights, None,
     )  # fmt: skip
     known = remembered_features(cache_folder() / "features", images.images, extractor)
 
-    asked = random.Random(0).sample(range(len(rows)), min(options.prompts, len(rows)))
+    asked = random.Random(0).sample(range(len(captions)), min(options.prompts, len(captions)))
 
     def order(prompts: Sequence[str]) -> list[list[int]]:
-        """For each prompt the rows by their pictures' distance from what is drawn."""
-        drawn: list[list[int]] = (
-            torch.cdist(extractor(draw(generator, prompts, sampling)), known).argsort(1).tolist()
-        )
-        return drawn
+        drawn = extract_features(draw(generator, prompts, sampling), extractor)
+        ranked: list[list[int]] = torch.cdist(drawn, known).argsort(1).tolist()
+        return ranked
 
     table = Table(f"{generator.card.name}, {len(asked)} names a language, %")
     for way in LANGUAGES:
-        table.rows += agreement(rows, asked, way, order)
+        table.rows += agreement(captions, asked, way, order)
     return Report("names", placement.precision, [table]).show(options)
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from izograf.checkpoints.load import load_generator
 from izograf.core.devices import cache_folder, configure_threads
-from izograf.core.types import Generator
+from izograf.core.types import Generator, TextConditioned
 from izograf.data.attributes import measure
 from izograf.data.captions import compose
 from izograf.data.dataset import load_images
@@ -79,6 +79,8 @@ def wishes(data: Path, size: int, count: int) -> list[Wish]:
 
 def draw(generator: Generator, prompts: Sequence[str], options: Mapping[str, Any]) -> Tensor:
     """A picture of each prompt, uint8 [N,3,S,S]; picture i is of the i-th seed."""
+    if not isinstance(generator, TextConditioned):
+        raise SystemExit(f"{generator.card.name} reads no prompts: choose a model that does.")
 
     def progress(done: int, count: int) -> None:
         end = "\n" if done == count else ""

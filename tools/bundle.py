@@ -4,8 +4,8 @@
     python tools/bundle.py --samples-only src/izograf/zoo/scenes
 
 The weights are copied as they are; the card keeps recipe, data and hashes. Beside them goes
-`samples.png`: the first seeds of every class, or a seed of each `--example`, with the card's
-defaults, so nobody chose among them. Scores are written afterwards by
+`samples.png`: the first seeds of every class, or a seed of each of the card's examples, with the
+card's defaults, so nobody chose among them. Scores are written afterwards by
 `izograf evaluate NAME --record`.
 """
 
@@ -26,7 +26,7 @@ from izograf.core.storage import file_sha256, write_atomically
 from izograf.generators.render import render
 from izograf.generators.sheet import to_pil
 from izograf.schema.card import ModelCard
-from izograf.schema.library import CARD, SAMPLES, ZOO, read_card
+from izograf.schema.library import CARD, MOST_COLUMNS, SAMPLES, ZOO, read_card
 from izograf.schema.options import OptionSpec
 from izograf.schema.prompting import compose_prompt
 from izograf.schema.request import GenerationRequest
@@ -47,7 +47,10 @@ def with_default(options: tuple[OptionSpec, ...], setting: str) -> tuple[OptionS
 
 
 def write_samples(folder: Path, *, device: str = "auto", columns: int = NUM_SAMPLES) -> None:
-    """Writes `samples.png` of the model in `folder`: a row for each class, seeds from 0."""
+    """Writes `samples.png` of the model in `folder`: a row for each class, seeds from 0.
+
+    A model that reads prompts has one row, a picture of each of the card's examples.
+    """
     card = read_card(folder)
     generator, placement = load_generator(str(folder), device=device)
     environment = fingerprint(placement)
@@ -92,7 +95,7 @@ def copy_run(arguments: argparse.Namespace) -> Path:
         options = with_default(options, setting)
     card = replace(
         card, summary=arguments.summary, notes=arguments.notes, options=options,
-        examples=tuple(arguments.example),
+        examples=tuple(arguments.example) or card.examples,
     )  # fmt: skip
     target = ZOO / card.name
     target.mkdir(parents=True, exist_ok=True)
@@ -108,15 +111,16 @@ def main() -> None:
     parser.add_argument("--summary")
     parser.add_argument("--notes", help="what is not good yet, in plain words")
     parser.add_argument("--default", action="append", default=[], help="option=value")
-    parser.add_argument("--example", action="append", default=[], help="prompt of a sample")
+    parser.add_argument(
+        "--example", action="append", default=[], help="prompt of a sample, in place of the card's"
+    )
     parser.add_argument("--device", default="auto", help="where the samples are computed")
     parser.add_argument("--samples-only", action="store_true", help="only write its samples.png")
     arguments = parser.parse_args()
     if not arguments.samples_only and None in (arguments.summary, arguments.notes):
         parser.error("--summary and --notes are needed: what it makes, and what is not good yet")
-    reads = "text" in read_card(arguments.folder).conditions
-    if not arguments.samples_only and reads != bool(arguments.example):
-        parser.error("--example is needed for a model that reads prompts, and only for one")
+    if len(arguments.example) > MOST_COLUMNS:
+        parser.error(f"at most {MOST_COLUMNS} examples stand in a sheet")
     configure_threads()
     target = arguments.folder if arguments.samples_only else copy_run(arguments)
     if read_card(target).task == "generate":

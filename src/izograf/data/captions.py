@@ -161,7 +161,7 @@ class EmojiCaptions:
             InvalidInput: no such language.
         """
         book = open_book(language)
-        name, keywords, symbol = self._said(index, language)
+        name, keywords, symbol = self.said(index, language)
         choice = rng.random()
         if symbol and choice < 0.05:
             said = symbol
@@ -183,11 +183,12 @@ class EmojiCaptions:
             for kind in ("emoji", "bare_emoji"):
                 words |= _words(_frame_texts((*book.train[kind], *book.held_out[kind])))
             for index in range(len(self._rows)):
-                name, keywords, symbol = self._said(index, language)
+                name, keywords, symbol = self.said(index, language)
                 words |= _words((name, symbol, *keywords))
         return tuple(sorted(words))
 
-    def _said(self, index: int, language: str) -> tuple[str, tuple[str, ...], str]:
+    def said(self, index: int, language: str) -> tuple[str, tuple[str, ...], str]:
+        """Name, keywords and emoji of picture `index`; the English ones where others lack."""
         row = self._rows[index]
         suffix = "" if language == "en" else f"_{language}"
         name = row.get(f"text{suffix}") or row["text"]

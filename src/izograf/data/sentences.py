@@ -104,7 +104,8 @@ class _Writer:
             elif lists_things and start in (with_, "со"):
                 text += _AND[language] + rest
             else:
-                text += (", " if f" {start} " in f" {text} " else " ") + tail
+                follows = self._frame.endswith("{picture.pre}") or f" {start} " in f" {text} "
+                text += (", " if follows else " ") + tail
         return text
 
     def _tail(self, name: str) -> str:

@@ -39,7 +39,7 @@ MAX_PREVIEW_CLASSES = 10
 HELD_OUT_IMAGES = 1024
 
 
-DATA_DECIDES = ("image_size", "num_classes", "channels")
+DATA_DECIDES = ("image_size", "num_classes", "num_words", "channels")
 BYTES_PER_PARAMETER = 20  # float32 weight, gradient, two moments of Adam, moving average
 
 
@@ -160,6 +160,11 @@ def _check_parent(
     start = f"Training cannot start from {card.name}: its network is"
     if card.network.get("name") != network_name:
         raise InvalidInput(f"{start} {card.network.get('name')!r}, and here it is {network_name}.")
+    if card.sampling.get("vocabulary") != sampling.get("vocabulary"):
+        raise InvalidInput(
+            f"{card.name} knows other words than the captions of this data have: train a new text "
+            "encoder, without --init-from."
+        )
     described = card.network.get("config", {})
     theirs = config_from_json(type(config), described, source=f"The card of {card.name!r}")
     ours, others = config_to_json(config), config_to_json(theirs)
@@ -177,11 +182,6 @@ def _check_parent(
     if card.sampling.get("autoencoder") != sampling.get("autoencoder"):
         raise InvalidInput(
             f"{card.name} was not trained on the latents of this run's autoencoder: name the same."
-        )
-    if card.sampling.get("vocabulary") != sampling.get("vocabulary"):
-        raise InvalidInput(
-            f"{card.name} knows other words than the captions of this data have: train a new text "
-            "encoder, without --init-from."
         )
     trained = sampling.get("preconditioner", {}).get("name")
     predicted = card.sampling.get("preconditioner", {}).get("name", trained)

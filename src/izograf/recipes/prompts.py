@@ -87,6 +87,7 @@ class Prompts:
             family="text-to-image",
             conditions=("text",),
             classes=(),
+            examples=self.examples(),
             sampling={**card.sampling, "text": text},
             data={
                 **card.data,

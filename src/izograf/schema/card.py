@@ -147,9 +147,17 @@ class ModelCard:
             raise CardError(f"{source} has unknown fields: {', '.join(unknown)}.")
         try:
             card = cls(**{key: _field(key, value) for key, value in raw.items()})
+            _check_examples(card)
             return replace(card, fast=_preset(card))
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise CardError(f"{source} is malformed: {error}.") from error
+
+
+def _check_examples(card: ModelCard) -> None:
+    if card.examples and "text" not in card.conditions:
+        raise ValueError("it has examples, which are prompts, and reads none")
+    if not all(example.strip() for example in card.examples):
+        raise ValueError("one of its examples is empty")
 
 
 def _preset(card: ModelCard) -> dict[str, OptionValue]:

@@ -21,7 +21,9 @@ CARD = "card.json"
 DEFAULT_UPSCALER = "upscaler"
 DEFAULT_TEXT_MODEL = "scenes-text"
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-SAMPLES = "samples.png"  # pictures edge to edge: a row for each class of the card, seeds from 0
+SAMPLES = "samples.png"
+"""Pictures edge to edge, seeds from 0: a row for each class of the card, or one of its examples."""
+MOST_COLUMNS = 12  # of such a sheet
 ZOO = Path(__file__).resolve().parent.parent / "zoo"
 # A file that marks another program's checkpoint -> the module whose `adopted` makes a card for it.
 FOREIGN = {"model_index.json": "izograf.generators.stable_diffusion.importing"}

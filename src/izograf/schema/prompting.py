@@ -95,7 +95,8 @@ def known_attributes(card: ModelCard) -> tuple[Attribute, ...]:
     vocabulary = vocabulary_of(card)
     if vocabulary is None:
         return ()
-    spoken_of = card.sampling["text"].get("attributes", attributes())
+    listed = card.sampling["text"].get("attributes")
+    spoken_of = listed if isinstance(listed, list) else attributes()
 
     def says(attribute: Attribute, value: str) -> bool:
         words = phrase({attribute.name: (value,)}, "en")

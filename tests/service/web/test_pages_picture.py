@@ -205,7 +205,10 @@ def test_a_sheet_that_does_not_fit_its_card_is_not_cut(tmp_path: Path) -> None:
     file.write_bytes((ZOO / "scenes" / SAMPLES).read_bytes())
     assert sample_sheet(tmp_path, card, "ru") is not None
     assert sample_sheet(tmp_path, replace(card, image_size=48), "en") is None
-    assert sample_sheet(tmp_path, replace(card, examples=("a sea",)), "en") is None
+    reads = read_card(ZOO / "scenes-text")
+    file.write_bytes((ZOO / "scenes-text" / SAMPLES).read_bytes())
+    assert sample_sheet(tmp_path, reads, "en") is not None
+    assert sample_sheet(tmp_path, replace(reads, examples=("a sea",)), "en") is None
 
 
 def test_scores_that_are_no_numbers_are_left_out() -> None:

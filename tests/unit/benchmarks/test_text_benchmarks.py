@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+
+from izograf.data.captions import EmojiCaptions
 
 NAMES = {"red": ("красный", (200, 30, 30)), "green": ("зелёный", (30, 160, 60))}
 
@@ -58,10 +62,36 @@ def test_names_are_looked_for_among_the_pictures(
     script = benchmarks / "names.py"
     (rows,) = tables(script, "--data", str(named), "--model", "scenes-text").values()
     assert [row["language"] for row in rows] == ["en", "en, by chance", "ru", "ru, by chance"]
-    for row in rows:
-        assert row["of five"] >= 100, "there are two pictures"
-    assert rows[1]["nearest"] == 50
-    assert rows[0]["nearest"] in (0, 50, 100)
+    assert (rows[1]["nearest"], rows[1]["of five"]) == (50, 100)
+    assert rows[1]["keyword"] in (50, 75, 100), "a keyword of one picture, or of both"
+
+
+@pytest.mark.parametrize(
+    ("shift", "found"), [(0, (100, 100, 100)), (1, (0, 0, 0)), (2, (0, 100, 0))]
+)
+def test_names_and_keywords_are_counted_by_what_is_nearest(
+    shift: int, found: tuple[float, ...]
+) -> None:
+    names = importlib.import_module("names")
+    rows = [{"text": f"name{i}", "keywords": [f"word{i}"]} for i in range(6)]
+
+    def order(prompts: Sequence[str]) -> list[list[int]]:
+        asked = [int(said[-1]) for said in prompts]
+        return [[(index + shift + place) % 6 for place in range(6)] for index in asked]
+
+    row, chance = names.agreement(EmojiCaptions(rows), range(6), "en", order)
+    assert (row["nearest"], row["of five"], row["keyword"]) == found
+    assert [chance[key] for key in ("nearest", "of five", "keyword")] == pytest.approx(
+        [100 / 6, 500 / 6, 100 / 6]
+    )
+
+
+def test_pictures_of_one_name_count_for_each_other() -> None:
+    names = importlib.import_module("names")
+    rows = [{"text": "twin", "keywords": ["a"]}, {"text": "twin", "keywords": ["b"]}]
+    row, chance = names.agreement(EmojiCaptions(rows), [0], "en", lambda said: [[1, 0]] * len(said))
+    assert (row["nearest"], row["keyword"]) == (100, 0)
+    assert chance["nearest"] == 100
 
 
 def test_data_without_names_is_one_sentence(benchmarks: Path, pictures: Path) -> None:
@@ -73,5 +103,7 @@ def test_data_without_names_is_one_sentence(benchmarks: Path, pictures: Path) ->
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr.endswith("has no table with names: give data with a column text.\n")
+    assert done.stderr.endswith(
+        "has no table with names: give data with the columns text and keywords.\n"
+    )
     assert "Traceback" not in done.stderr

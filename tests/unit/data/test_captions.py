@@ -89,8 +89,12 @@ def test_no_frame_is_both_trained_and_held_out(language: str) -> None:
     book = phrasebook(language)
     assert set(book.train) == set(book.held_out)
     for kind, frames in book.train.items():
-        plain = {tuple(split_words(frame)) for frame in frames}
-        assert not plain & {tuple(split_words(frame)) for frame in book.held_out[kind]}, kind
+        trained = {" ".join(split_words(frame)) for frame in frames}
+        for frame in book.held_out[kind]:
+            plain = " ".join(split_words(frame))
+            assert plain not in trained, (kind, frame)
+            if kind in ("class", "sky"):  # what `benchmarks/prompts.py` judges by
+                assert not any(f" {plain} " in f" {each} " for each in trained), frame
     assert not set(book.colours["train"]) & set(book.colours["held_out"])
 
 

@@ -190,7 +190,11 @@ def test_bundling_carries_the_guide(
     bundle = _bundle()
     monkeypatch.setattr(bundle, "ZOO", tmp_path)
     arguments = bundle.argparse.Namespace(
-        folder=guided, summary="s", notes="n", default=["autoguidance_scale=2", "guidance_scale=1"]
+        folder=guided,
+        summary="s",
+        notes="n",
+        example=[],
+        default=["autoguidance_scale=2", "guidance_scale=1"],
     )
     target = bundle.copy_run(arguments)
     assert {path.name for path in target.iterdir()} == {"card.json", WEIGHTS, GUIDE}

@@ -171,10 +171,18 @@ def test_a_text_encoder_can_be_trained_on_with_the_same_words(
     path = Path(encoder).parent / "renamed"
     shutil.copytree(encoder, path)
     words = str(parent.sampling["vocabulary"])
-    swapped = {"vocabulary": words.replace("forest", "woods2")}
-    (path / "card.json").write_text(replace(parent, sampling=swapped).dumps())
-    with pytest.raises(InvalidInput, match="knows other words than the captions of this data"):
-        job_of("clip", init_from=str(path))
+    config = {**parent.network["config"], "num_words": len(words.split()) - 1}
+    fewer = replace(
+        parent,
+        sampling={"vocabulary": words.replace(" forest ", " ")},
+        network={**parent.network, "config": config},
+    )
+    for other in (fewer, replace(parent, sampling={"vocabulary": words.replace("sea", "tea")})):
+        (path / "card.json").write_text(other.dumps())
+        with pytest.raises(InvalidInput, match="knows other words than the captions of this data"):
+            job_of("clip", init_from=str(path))
+    with pytest.raises(InvalidInput, match="num_words follows from the data"):
+        job_of("clip", "num_words=9")
 
 
 def test_a_shape_that_is_no_matter_of_words_must_still_agree(

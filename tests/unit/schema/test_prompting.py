@@ -177,8 +177,17 @@ def test_attributes_are_offered_where_the_model_has_words_for_every_value() -> N
     assert [each.name for each in known_attributes(card_of(*words))] == ["light"]
     assert known_attributes(card_of(*words[1:])) == ()
     text = card_of(*words).sampling["text"]
-    silent = replace(card_of(*words), sampling={"text": {**text, "attributes": []}})
-    assert known_attributes(silent) == (), "its captions spoke of none"
+    said = {
+        str(listed): [
+            each.name
+            for each in known_attributes(
+                replace(card_of(*words), sampling={"text": {**text, "attributes": listed}})
+            )
+        ]
+        for listed in ([], ["light"], None, 3, "l")
+    }
+    assert said.pop("[]") == []
+    assert list(said.values()) == [["light"]] * 4, "what is no list is as if it were not there"
 
 
 def test_a_card_without_a_vocabulary_reads_anything() -> None:

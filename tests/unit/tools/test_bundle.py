@@ -47,9 +47,16 @@ def test_samples_of_a_text_model_are_a_row_of_prompts(trained, tmp_path: Path) -
     folder = shutil.copytree(trained("text-to-image"), tmp_path / "text")
     done = bundle("--samples-only", "--device", "cpu", str(folder))
     assert done.returncode == 0, done.stderr
-    size = read_card(folder).image_size
+    card = read_card(folder)
+    assert len(card.examples) == 8, "a run notes prompts of its own data"
     with Image.open(folder / SAMPLES) as sheet:
-        assert sheet.size == (5 * size, size)
+        assert sheet.size == (8 * card.image_size, card.image_size)
+
+
+def test_more_examples_than_a_sheet_shows_are_refused(quick_model: Path) -> None:
+    done = bundle(str(quick_model), "--summary", "s", "--notes", "n", *["--example", "a"] * 13)
+    assert done.returncode == 2
+    assert "at most 12 examples" in done.stderr
 
 
 def test_a_run_is_not_bundled_without_saying_what_is_not_good(quick_model: Path) -> None:

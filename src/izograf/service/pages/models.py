@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, Response
 
 from izograf.schema.card import ModelCard
 from izograf.schema.errors import NotFound
-from izograf.schema.library import SAMPLES, Listed
+from izograf.schema.library import MOST_COLUMNS, SAMPLES, Listed
 from izograf.service.access import Identity, Viewer
 from izograf.service.catalogue import Catalogue
 from izograf.service.context import Running, Service
@@ -24,7 +24,6 @@ from izograf.store.images import ImageFilter
 router = APIRouter(include_in_schema=False)
 
 RECENT = 12
-MOST_COLUMNS = 12
 AN_HOUR = "private, max-age=3600"
 _PNG_HEAD = struct.Struct(">8s4x4sII")  # signature, IHDR, width, height
 
