@@ -5,7 +5,7 @@ that no training caption has. The judge, a classifier of real photographs that t
 training, names the class of what was drawn; the attribute is measured as it is in photographs. "By
 chance" is how often the attribute is there when the same class is asked for without it.
 
-    python benchmarks/prompts.py --data scenes --prompts 300
+    python benchmarks/prompts.py --data scenes-128
 
 The last table is the prompt of the paper that asked for this program, over 50 seeds.
 """
@@ -103,7 +103,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="pictures with a test split")
     parser.add_argument("--model", default="scenes-text")
     parser.add_argument("--judge", default="scenes-judge")
-    parser.add_argument("--prompts", type=int, default=300, help="sentences in each language")
+    parser.add_argument("--prompts", type=int, default=800, help="sentences in each language")
     parser.add_argument("--steps", type=int, help="default: the model's")
     parser.add_argument("--guidance", type=float, help="default: the model's")
     parser.add_argument("--json", action="store_true")
