@@ -6,14 +6,13 @@ picture of that name is the nearest, "of five" how often it is among the five ne
 how often the nearest has the keyword when a single keyword is asked. The frame around a name or a
 keyword is one that no training caption has.
 
-    python benchmarks/names.py --data emoji-128.zip --extractor-weights squeezenet1_1.safetensors
+    python benchmarks/names.py --model runs/emoji --data emoji-128.zip --extractor-weights FILE
 
 Such a model has seen the pictures themselves: this measures whether it finds and remembers them.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 from collections.abc import Callable, Sequence
@@ -22,13 +21,12 @@ from statistics import mean
 from typing import Any
 
 from common import Report, Table
-from prompts import draw, shares
+from prompts import draw, opened, sampling_parser, shares
 
 # isort: split
 import torch
 
-from izograf.checkpoints.load import load_generator
-from izograf.core.devices import cache_folder, configure_threads
+from izograf.core.devices import cache_folder
 from izograf.data.captions import EmojiCaptions, captions_of
 from izograf.data.dataset import ImageSet, load_images
 from izograf.data.sentences import articles, open_book
@@ -93,22 +91,13 @@ def agreement(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = sampling_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="pictures with names")
-    parser.add_argument("--model", default="emoji")
+    parser.add_argument("--model", required=True, help="one trained on these pictures")
     parser.add_argument("--prompts", type=int, default=300, help="names in each language")
     parser.add_argument("--extractor-weights", type=Path, help="SqueezeNet 1.1 as safetensors")
-    parser.add_argument("--steps", type=int, help="default: the model's")
-    parser.add_argument("--guidance", type=float, help="default: the model's")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    options.quick = False
-    configure_threads()
-    generator, placement = load_generator(options.model)
-    given = {"num_inference_steps": options.steps, "guidance_scale": options.guidance}
-    sampling = {name: value for name, value in given.items() if value is not None}
+    generator, placement, sampling = opened(options)
     images = load_images(
         [options.data], generator.card.image_size, cache_dir=cache_folder() / "data"
     )

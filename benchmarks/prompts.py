@@ -26,7 +26,7 @@ from common import Report, Table
 from torch import Tensor
 
 from izograf.checkpoints.load import load_generator
-from izograf.core.devices import cache_folder, configure_threads
+from izograf.core.devices import Placement, cache_folder, configure_threads
 from izograf.core.types import Generator, TextConditioned
 from izograf.data.attributes import measure
 from izograf.data.captions import compose
@@ -96,23 +96,34 @@ def shares(found: Sequence[bool]) -> float:
     return 100 * sum(found) / max(1, len(found))
 
 
-def main() -> int:
+def sampling_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options of every benchmark that asks a text model."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--steps", type=int, help="default: the model's")
+    parser.add_argument("--guidance", type=float, help="default: the model's")
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(quick=False)
+    return parser
+
+
+def opened(options: argparse.Namespace) -> tuple[Generator, Placement, dict[str, Any]]:
+    """The model asked for, where it computes, and the sampling options that were given."""
+    configure_threads()
+    generator, placement = load_generator(options.model)
+    given = {"num_inference_steps": options.steps, "guidance_scale": options.guidance}
+    return generator, placement, {name: v for name, v in given.items() if v is not None}
+
+
+def main() -> int:
+    parser = sampling_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="pictures with a test split")
     parser.add_argument("--model", default="scenes-text")
     parser.add_argument("--judge", default="scenes-judge")
     parser.add_argument("--prompts", type=int, default=800, help="sentences in each language")
-    parser.add_argument("--steps", type=int, help="default: the model's")
-    parser.add_argument("--guidance", type=float, help="default: the model's")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    options.quick = False
-    configure_threads()
-    generator, placement = load_generator(options.model)
-    given = {"num_inference_steps": options.steps, "guidance_scale": options.guidance}
-    sampling = {name: value for name, value in given.items() if value is not None}
+    generator, placement, sampling = opened(options)
     judge = judge_in(find_model(options.judge))
     names = list(judge.classes)
     asked = wishes(options.data, generator.card.image_size, options.prompts)
